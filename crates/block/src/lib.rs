@@ -1,0 +1,28 @@
+//! The small vocabulary that every room of the house shares when it speaks of disks.
+//!
+//! *What comes in:* bytes, or a promise to read bytes ([`ReadAt`]). *What goes out:* values: a [`Digest`], a
+//! [`Content`] (immutable bytes with a known hash), an [`Extent`] (a run of such bytes at a place on a disk) and a
+//! [`BlockMap`] (a whole disk as sorted extents; what lies between them is zero). *What it may not do:* any I/O of
+//! its own, or know what a file system, a partition or a package is.
+//!
+//! The geometry is that of the EBS direct API: a disk is cut into blocks of [`BLOCK_SIZE`] bytes.
+
+mod content;
+mod digest;
+mod ids;
+mod map;
+
+pub use content::{Content, ReadAt};
+pub use digest::{Digest, Hasher};
+pub use ids::{derived_uuid, format_uuid};
+pub use map::{BlockMap, BlockMapBuilder, BlockSource, Extent, MapError, Origin};
+
+/// Bytes in one block of a volume: 512 KiB, the block of the EBS direct API.
+pub const BLOCK_SIZE: u64 = 512 * 1024;
+
+/// Bytes in one KiB.
+pub const KIB: u64 = 1024;
+/// Bytes in one MiB.
+pub const MIB: u64 = 1024 * KIB;
+/// Bytes in one GiB.
+pub const GIB: u64 = 1024 * MIB;

@@ -1,0 +1,1 @@
+//! Signed Debian repositories, version order, the solver, the download cache, and reading .deb files.

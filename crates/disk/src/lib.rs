@@ -1,0 +1,1 @@
+//! GPT disks: partitions, the EFI system partition (FAT) and boot loaders, one BlockMap a volume.

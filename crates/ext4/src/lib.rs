@@ -1,0 +1,1 @@
+//! Writes a Tree as an ext4 file system, as a BlockMap.

@@ -1,0 +1,1 @@
+//! Disk image files written from a BlockSource: raw.

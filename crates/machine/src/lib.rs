@@ -1,0 +1,1 @@
+//! Boots a disk in QEMU and checks it: profiles, firmware, console, metadata service, smoke checks.

@@ -1,0 +1,1 @@
+//! The recipe language: YAML with extends, variables, a JSON Schema, diagnostics with line and column, and the lock file.

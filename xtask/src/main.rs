@@ -1,1 +1,155 @@
-fn main() {}
+//! Developer commands, run as `cargo xtask COMMAND`. Each builds what it needs with cargo, visibly, and then runs it;
+//! the program itself lives in `crates/cli`, the suites in `crates/*/tests` and `crates/cli/benches`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+  bake RECIPE [OPTION…]     build the program and run `bakehouse bake`
+  run COMMAND [OPTION…]     build the program and run any of its commands
+  test [ARGUMENT…]          every test, real bakes and boots among them; arguments go to `cargo test`
+  bench bake                our bake against mmdebstrap, mke2fs and partitioning, in one run
+  ci                        formatting, lints, generated files, then `test`
+  generate                  write the generated files anew (recipes/recipe.schema.json)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(arguments: &[OsString]) -> Result<ExitCode> {
+    let Some((command, rest)) = arguments.split_first() else {
+        eprint!("{USAGE}");
+        return Ok(ExitCode::from(2));
+    };
+    match (command.to_str(), rest) {
+        (Some("bake"), _) => bakehouse(arguments),
+        (Some("run"), [_, ..]) => bakehouse(rest),
+        (Some("test"), _) => test(rest).map(|()| ExitCode::SUCCESS),
+        (Some("bench"), _) => bench(rest).map(|()| ExitCode::SUCCESS),
+        (Some("ci"), []) => ci().map(|()| ExitCode::SUCCESS),
+        (Some("generate"), []) => generate().map(|()| ExitCode::SUCCESS),
+        (Some("help" | "--help" | "-h"), _) => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprint!("xtask: `{}` is not a command of xtask\n\n{USAGE}", display(arguments));
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// Builds the program and runs it where the user stands, with the user's arguments and its exit code.
+fn bakehouse(arguments: &[OsString]) -> Result<ExitCode> {
+    let program = build_program()?;
+    let status = Command::new(&program).args(arguments).status().with_context(|| format!("cannot run {program:?}"))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+fn test(arguments: &[OsString]) -> Result<()> {
+    let program = build_program()?;
+    let path = tools_path(&program, "test")?;
+    cargo(&["test", "--release", "--workspace", "--no-fail-fast"], arguments, Some(&path))
+}
+
+fn bench(arguments: &[OsString]) -> Result<()> {
+    let Some((name, rest)) = arguments.split_first() else {
+        bail!("`cargo xtask bench` wants the name of a bench: bake");
+    };
+    let Some(name @ "bake") = name.to_str() else {
+        bail!("there is no bench `{}`; there is: bake", name.display());
+    };
+    let program = build_program()?;
+    let path = tools_path(&program, "test")?;
+    let mut tail: Vec<OsString> = vec!["--bench".into(), name.into(), "--".into()];
+    tail.extend_from_slice(rest);
+    cargo(&["bench", "--package", "bakehouse-cli"], &tail, Some(&path))
+}
+
+fn ci() -> Result<()> {
+    let started = Instant::now();
+    cargo(&["fmt", "--all", "--check"], &[], None)?;
+    cargo(&["clippy", "--release", "--workspace", "--all-targets"], &["--".into(), "-Dwarnings".into()], None)?;
+    let before = std::fs::read(schema_file()).context("recipes/recipe.schema.json is not there: `cargo xtask generate`")?;
+    if before != schema()? {
+        bail!("recipes/recipe.schema.json is not what the program prints: run `cargo xtask generate` and commit it");
+    }
+    println!("xtask: generated files are up to date");
+    test(&[])?;
+    println!("xtask: ci passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+fn generate() -> Result<()> {
+    std::fs::write(schema_file(), schema()?).context("cannot write recipes/recipe.schema.json")
+}
+
+fn schema() -> Result<Vec<u8>> {
+    let output = Command::new(build_program()?).arg("schema").output().context("cannot run `bakehouse schema`")?;
+    if !output.status.success() {
+        bail!("`bakehouse schema` failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.stdout)
+}
+
+fn schema_file() -> PathBuf {
+    root().join("recipes/recipe.schema.json")
+}
+
+/// The folder of the workspace, wherever the user stands in it.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+fn build_program() -> Result<PathBuf> {
+    cargo(&["build", "--release", "--package", "bakehouse-cli"], &[], None)?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release/bakehouse"))
+}
+
+/// Has the program fetch a set of tools into its cache, and says in which folder they are.
+fn tools_path(program: &Path, set: &str) -> Result<OsString> {
+    println!("xtask: the checkers that tests use (fetched once into the cache):");
+    let mut command = Command::new(program);
+    command.args(["tools", "--set", set, "--print-path"]).stderr(std::process::Stdio::inherit());
+    let output = command.output().with_context(|| format!("cannot run {program:?}"))?;
+    if !output.status.success() {
+        bail!("the tools that tests need could not be had (see above)");
+    }
+    Ok(String::from_utf8(output.stdout)?.trim_end().into())
+}
+
+fn cargo(command: &[&str], arguments: &[OsString], tools: Option<&OsString>) -> Result<()> {
+    println!("xtask: cargo {} {}", command.join(" "), display(arguments));
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(&command[..1]).arg("--manifest-path").arg(root().join("Cargo.toml"));
+    cargo.args(&command[1..]).args(arguments);
+    if let Some(path) = tools {
+        cargo.env("BAKEHOUSE_TOOLS_PATH", path);
+    }
+    let status = cargo.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("`cargo {} {}` failed", command.join(" "), display(arguments));
+    }
+    Ok(())
+}
+
+fn display(arguments: &[OsString]) -> String {
+    arguments.iter().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}

@@ -58,7 +58,8 @@ fn run(arguments: &[OsString]) -> Result<ExitCode> {
 /// Builds the program and runs it where the user stands, with the user's arguments and its exit code.
 fn bakehouse(arguments: &[OsString]) -> Result<ExitCode> {
     let program = build_program()?;
-    let status = Command::new(&program).args(arguments).status().with_context(|| format!("cannot run {program:?}"))?;
+    let status =
+        Command::new(&program).args(arguments).status().with_context(|| format!("cannot run {program:?}"))?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
@@ -85,10 +86,17 @@ fn bench(arguments: &[OsString]) -> Result<()> {
 fn ci() -> Result<()> {
     let started = Instant::now();
     cargo(&["fmt", "--all", "--check"], &[], None)?;
-    cargo(&["clippy", "--release", "--workspace", "--all-targets"], &["--".into(), "-Dwarnings".into()], None)?;
-    let before = std::fs::read(schema_file()).context("recipes/recipe.schema.json is not there: `cargo xtask generate`")?;
+    cargo(
+        &["clippy", "--release", "--workspace", "--all-targets"],
+        &["--".into(), "-Dwarnings".into()],
+        None,
+    )?;
+    let before = std::fs::read(schema_file())
+        .context("recipes/recipe.schema.json is not there: `cargo xtask generate`")?;
     if before != schema()? {
-        bail!("recipes/recipe.schema.json is not what the program prints: run `cargo xtask generate` and commit it");
+        bail!(
+            "recipes/recipe.schema.json is not what the program prints: run `cargo xtask generate` and commit it"
+        );
     }
     println!("xtask: generated files are up to date");
     test(&[])?;
@@ -101,7 +109,8 @@ fn generate() -> Result<()> {
 }
 
 fn schema() -> Result<Vec<u8>> {
-    let output = Command::new(build_program()?).arg("schema").output().context("cannot run `bakehouse schema`")?;
+    let output =
+        Command::new(build_program()?).arg("schema").output().context("cannot run `bakehouse schema`")?;
     if !output.status.success() {
         bail!("`bakehouse schema` failed: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -1,1 +1,231 @@
-//! Programs that the house runs but does not contain: QEMU, firmware, checkers; from the host or from a private tree.
+//! Programs that the house runs but does not contain: QEMU and its firmware, ssh, and the checkers of the tests.
+//!
+//! *What comes in:* a cache folder, a mirror, and the [`Set`] that is wanted. *What goes out:* a folder of programs that
+//! run as they are ([`Tools::program`]) and files such as firmware ([`Tools::file`]). *What it may not know:* recipes,
+//! images, machines.
+//!
+//! The programs are Debian packages, resolved, fetched and verified by the `debian` room and unpacked into a private
+//! tree in the cache:
+//!
+//! ```text
+//! <cache>/tools/<set>-<key>/root/…        the packages' files, as any user may unpack them
+//!                           bin/<program>  a small script that starts the program through the tree's own ld.so
+//!                           tree.json      which packages, in which versions; written last
+//! ```
+//!
+//! A tree appears by rename, whole or not at all. Nothing is installed on the host and no package script is run. The
+//! host's own programs are not used: the same QEMU and the same checkers prove an image on every machine.
+
+mod set;
+mod unpack;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+pub use set::Set;
+
+/// Raised when the shape of a tree changes, so that older ones are not taken for the new.
+const SHAPE: u32 = 1;
+
+/// The suite that tools come from.
+pub const SUITE: &str = "trixie";
+
+/// Why tools could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository could not be read, or its packages not be solved or fetched.
+    #[error("the tools ({set}) could not be fetched: {source}")]
+    Packages {
+        /// Name of the set.
+        set: &'static str,
+        /// What the package room says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A package could not be unpacked.
+    #[error("`{package}` could not be unpacked into {}: {source}", folder.display())]
+    Unpack {
+        /// The .deb file.
+        package: String,
+        /// Where to.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The cache folder could not be written or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program or file is not where its package should have put it.
+    #[error("the tools tree {} has no `{name}`: remove the folder, and it is fetched again", tree.display())]
+    Missing {
+        /// The tree.
+        tree: PathBuf,
+        /// The program or file.
+        name: String,
+    },
+}
+
+impl Error {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// One package of a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Packages ready to be unpacked: what a [`Provider`] gives.
+pub struct Fetched {
+    /// Name and version.
+    pub package: Package,
+    /// The verified .deb file.
+    pub path: PathBuf,
+}
+
+/// Where packages come from: resolves names with their dependencies and fetches the files.
+pub trait Provider {
+    /// The packages of the set and all they depend on.
+    fn fetch(&self, packages: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// A set of tools, ready to be used.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    tree: PathBuf,
+    packages: Vec<Package>,
+}
+
+impl Tools {
+    /// The set's tree in `cache`, fetched and unpacked when it is not there yet. `fetched` tells whether it was.
+    pub fn prepare(set: Set, cache: &Path, provider: &dyn Provider) -> Result<(Self, bool), Error> {
+        let folder = cache.join("tools");
+        let tree = folder.join(format!("{}-{}", set.name(), key(set)));
+        if let Some(tools) = Self::open(&tree)? {
+            return Ok((tools, false));
+        }
+        let fetched =
+            provider.fetch(set.packages()).map_err(|source| Error::Packages { set: set.name(), source })?;
+        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let partial = folder.join(format!(".{}-{}.{}", set.name(), key(set), std::process::id()));
+        let result = build(&partial, set, &fetched).and_then(|()| match fs::rename(&partial, &tree) {
+            // Somebody else made the same tree in the meantime: theirs is as good.
+            Err(_) if tree.join("tree.json").exists() => Ok(()),
+            renamed => renamed.map_err(Error::io(&tree)),
+        });
+        // After a rename there is nothing left to remove.
+        let _ = fs::remove_dir_all(&partial);
+        result?;
+        Self::open(&tree)?.map(|tools| (tools, true)).ok_or(Error::Missing { tree, name: "tree.json".into() })
+    }
+
+    fn open(tree: &Path) -> Result<Option<Self>, Error> {
+        let path = tree.join("tree.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(&path)(error)),
+        };
+        let packages = serde_json::from_slice(&text)
+            .map_err(|error| Error::Io { path, source: io::Error::other(error) })?;
+        Ok(Some(Self { tree: tree.to_owned(), packages }))
+    }
+
+    /// The folder of programs, fit for a `PATH`.
+    pub fn bin(&self) -> PathBuf {
+        self.tree.join("bin")
+    }
+
+    /// The folder of the tree.
+    pub fn folder(&self) -> &Path {
+        &self.tree
+    }
+
+    /// What the tree was made from.
+    pub fn packages(&self) -> &[Package] {
+        &self.packages
+    }
+
+    /// A program of the set, run as it is.
+    pub fn program(&self, name: &str) -> Result<PathBuf, Error> {
+        self.existing(self.bin().join(name), name)
+    }
+
+    /// A file of the tree by its path from the tree's root, such as `usr/share/OVMF/OVMF_CODE_4M.fd`.
+    pub fn file(&self, path: &str) -> Result<PathBuf, Error> {
+        self.existing(self.tree.join("root").join(path), path)
+    }
+
+    fn existing(&self, path: PathBuf, name: &str) -> Result<PathBuf, Error> {
+        if path.exists() {
+            Ok(path)
+        } else {
+            Err(Error::Missing { tree: self.tree.clone(), name: name.into() })
+        }
+    }
+}
+
+/// What a tree of this set is known by: everything that shapes it but the versions of the packages, which `tree.json`
+/// names.
+fn key(set: Set) -> String {
+    let mut hasher = block::Hasher::new();
+    hasher.field(&SHAPE.to_le_bytes());
+    hasher.field(SUITE.as_bytes());
+    hasher.field(std::env::consts::ARCH.as_bytes());
+    for name in set.packages().iter().chain(set.programs()) {
+        hasher.field(name.as_bytes());
+    }
+    hasher.finish().to_hex()[..12].to_owned()
+}
+
+fn build(partial: &Path, set: Set, fetched: &[Fetched]) -> Result<(), Error> {
+    let root = partial.join("root");
+    fs::create_dir_all(&root).map_err(Error::io(&root))?;
+    unpack::unpack_all(&root, fetched)?;
+    let bin = partial.join("bin");
+    fs::create_dir_all(&bin).map_err(Error::io(&bin))?;
+    for name in set.programs() {
+        let script = starter(&root, name)
+            .ok_or_else(|| Error::Missing { tree: root.clone(), name: (*name).into() })?;
+        let path = bin.join(name);
+        fs::write(&path, script).map_err(Error::io(&path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(Error::io(&path))?;
+    }
+    let packages: Vec<&Package> = fetched.iter().map(|fetched| &fetched.package).collect();
+    let path = partial.join("tree.json");
+    let text =
+        serde_json::to_vec_pretty(&packages).map_err(|error| Error::io(&path)(io::Error::other(error)))?;
+    fs::write(&path, text).map_err(Error::io(&path))
+}
+
+/// The script that starts a program of the tree: through the tree's own loader and libraries, under its own name.
+fn starter(root: &Path, name: &str) -> Option<String> {
+    let folder = ["usr/bin", "usr/sbin", "bin", "sbin"]
+        .into_iter()
+        .find(|folder| root.join(folder).join(name).exists())?;
+    let (loader, triplet) = match std::env::consts::ARCH {
+        "aarch64" => ("usr/lib/ld-linux-aarch64.so.1", "aarch64-linux-gnu"),
+        _ => ("usr/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu"),
+    };
+    Some(format!(
+        "#!/bin/sh\n\
+         # Starts {name} with the loader and the libraries of its own tree.\n\
+         root=${{0%/*}}/../root\n\
+         export QEMU_MODULE_DIR=\"$root/usr/lib/{triplet}/qemu\" OPENSSL_CONF=/dev/null\n\
+         export MTOOLS_SKIP_CHECK=1 MAGIC=\"$root/usr/lib/file/magic.mgc\"\n\
+         exec \"$root/{loader}\" --argv0 {name} --library-path \"$root/usr/lib/{triplet}:$root/usr/lib\" \
+         \"$root/{folder}/{name}\" \"$@\"\n"
+    ))
+}

@@ -1,1 +1,76 @@
-//! Disk image files written from a BlockSource: raw.
+//! Disk image files: a [`block::BlockSource`] written as a file, and a file read as a [`block::BlockSource`].
+//!
+//! *What comes in:* any [`block::BlockSource`] and a path; or the path of an image. *What goes out:* a file that
+//! appears at its path complete or not at all; or a [`block::BlockSource`]. *What it may not know:* the store, and
+//! what is on the disk.
+//!
+//! So far: raw, the disk's bytes as they are, with holes where nothing is.
+
+mod raw;
+mod target;
+
+pub use raw::{RawFile, RawStats, write_raw};
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why an image file cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The path names a folder.
+    #[error("{path}: this is a folder, an image needs a file's name")]
+    IsFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The folder that is to hold the image is not there.
+    #[error("{folder}: no such folder; make it first")]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder does not let us write.
+    #[error("{folder}: files cannot be written here ({source}); choose another folder or change its permissions")]
+    FolderNotWritable {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file system of the image is full, or the user's quota of it.
+    #[error("{path}: no space left; the image's data takes {needed} bytes: make room or choose another disk")]
+    NoSpace {
+        /// The image's path.
+        path: PathBuf,
+        /// Bytes of data that the image has.
+        needed: u64,
+    },
+    /// The file system or the user's limits do not allow a file of this size.
+    #[error("{path}: a file of {size} bytes is too large for this file system or the user's limits")]
+    TooLarge {
+        /// The image's path.
+        path: PathBuf,
+        /// The image's size in bytes.
+        size: u64,
+    },
+    /// The disk's bytes could not be read.
+    #[error("the disk's bytes {from} to {to} could not be read")]
+    Source {
+        /// First byte wanted.
+        from: u64,
+        /// First byte not wanted any more.
+        to: u64,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The image file could not be written or read.
+    #[error("{path}: {action}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}

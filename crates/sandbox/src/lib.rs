@@ -1,1 +1,57 @@
 //! Linux namespaces: a root file system in which programs run without network, host files or identity.
+//!
+//! *What comes in:* a folder that is a root file system, and a program in it to run. *What goes out:* the program's
+//! output and how it ended, and its changes in the folder. *What it may not know:* distributions, packages, images.
+//!
+//! # One user namespace, many sandboxes
+//! [`enter`] moves the whole process into a user namespace, once, first thing in `main`. From then on it is root over
+//! the ids 0 to 65535: it can give files to any of them and read what they own, as root or as an ordinary user with
+//! subordinate ids (then ids on the disk are the user's own and the subordinate ones). Programs of the host that it
+//! starts are in there with it. [`Sandbox::run`] then forks a child into fresh mount, pid, ipc, uts, net and cgroup
+//! namespaces, which builds the inside, starts the program as process 2, buries orphans as process 1, and ends with
+//! the program; the kernel then kills what is left. When the baker dies, or the thread that runs the sandbox, the
+//! sandbox dies with it.
+//!
+//! # What a program sees
+//! | where | what |
+//! | --- | --- |
+//! | `/` | the root folder, writable; device nodes in it do not work |
+//! | `/dev` | private: null, zero, full, random, urandom, tty, pts, shm, fd, and the links that were asked for |
+//! | `/proc` | the sandbox's own processes and network; every other entry of the kernel's is covered with fixed text or emptiness, so that neither the kernel, its settings, command line and modules nor CPU, memory, disks or mounts of the host can be read from there |
+//! | `/sys` | an empty folder, if the root has one |
+//! | `/tmp`, `/run` | private and gone afterwards; `/run` has the folders of the root's own, and `/run/lock` |
+//! | network | a loopback interface that is up; sockets other than local, IP and netlink ones do not exist |
+//! | uname | Linux, the sandbox's host name, a fixed release and version, the host's machine |
+//! | environment | PATH, HOME, LC_ALL, TERM, and what the caller set; umask 022, no input, 1024 (4096) descriptors |
+//!
+//! Programs have the capabilities that installing software needs, and not those to mount, trace others or set up
+//! networks. A filter of system calls refuses what reaches the host's kernel (modules, clocks, keys, BPF, io_uring,
+//! handles, foreign namespaces) and lets fsync and its like succeed at once. Programs for another instruction set of
+//! the host's CPU (32-bit ones) find no system calls; those that an emulator runs do.
+//!
+//! # What it leaves behind
+//! Mount points that are missing in the root (`/dev`, `/proc`, `/run`, `/tmp`, targets of binds and hidden files) are
+//! made before a run and taken away after it, and their folders get their times back. Only a baker that is killed
+//! leaves them: empty folders and files.
+//!
+//! # What cannot be hidden
+//! `/proc/self/mountinfo` and `/proc/self/mounts` name the folder and the file system of the root on the host, and
+//! `/proc/self/uid_map` the subordinate ids (`/proc/mounts` is fixed text). The number of CPUs, the instructions that
+//! they know, sizes of file systems and the time of day are the host's.
+//!
+//! # File capabilities
+//! Inside a namespace the kernel stores `security.capability` with the namespace's root id in it (revision 3). Read
+//! from inside, by this process after [`enter`] as by programs in the sandbox, the attribute has the plain form
+//! (revision 2) that belongs into an image; read it there and nowhere else.
+
+mod filter;
+mod identity;
+mod inside;
+mod mount_points;
+mod proc;
+mod sandbox;
+mod steps;
+mod sys;
+
+pub use identity::{EnterError, Identity, enter};
+pub use sandbox::{DEFAULT_KERNEL_RELEASE, Exit, Input, Sandbox, SandboxError};

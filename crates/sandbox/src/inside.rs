@@ -1,0 +1,344 @@
+//! What runs in the forked processes: the sandbox's first process, and the program's until it is executed. Nothing
+//! here allocates, locks or panics.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+
+use crate::steps::Step;
+use crate::sys::{self, Answer, StringArray};
+
+/// All that the forked processes need, ready made.
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    /// As many empty places as the steps use slots.
+    pub(crate) held: Vec<Option<OwnedFd>>,
+    pub(crate) filter: Filter,
+    pub(crate) program: Program,
+}
+
+/// The two forms of the seccomp filter.
+pub(crate) struct Filter {
+    /// Hands uname over.
+    pub(crate) listening: Vec<libc::sock_filter>,
+    /// Leaves it to the kernel, where that cannot be had.
+    pub(crate) plain: Vec<libc::sock_filter>,
+    /// What uname answers: six fields of 65 bytes.
+    pub(crate) uname: [u8; UNAME_LENGTH],
+}
+
+pub(crate) const UNAME_FIELD: usize = 65;
+pub(crate) const UNAME_LENGTH: usize = 6 * UNAME_FIELD;
+
+/// The program to execute.
+pub(crate) struct Program {
+    /// Where it may be; the first that can be executed is.
+    pub(crate) candidates: Vec<CString>,
+    pub(crate) arguments: StringArray,
+    pub(crate) environment: StringArray,
+    pub(crate) work_folder: CString,
+    pub(crate) user: u32,
+    pub(crate) group: u32,
+    pub(crate) capabilities: CapabilitySet,
+}
+
+/// Standard input, output and error, and where [`Report`]s go.
+pub(crate) struct Descriptors<'fd> {
+    pub(crate) input: BorrowedFd<'fd>,
+    pub(crate) output: BorrowedFd<'fd>,
+    pub(crate) reports: BorrowedFd<'fd>,
+}
+
+/// What the sandbox's processes tell the baker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// The step of this number failed.
+    Step(u32, i32),
+    /// Something else failed on the way to the program.
+    Stage(Stage, i32),
+    /// The program could not be executed.
+    Execute(i32),
+    /// The program has ended, with this wait status.
+    Ended(i32),
+    /// uname answers what the kernel says.
+    RealUname(i32),
+}
+
+/// Where a [`Report::Stage`] failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Descriptors,
+    Session,
+    Limits,
+    Filter,
+    Fork,
+    Capabilities,
+    User,
+    WorkFolder,
+}
+
+const STAGES: [Stage; 8] = [
+    Stage::Descriptors,
+    Stage::Session,
+    Stage::Limits,
+    Stage::Filter,
+    Stage::Fork,
+    Stage::Capabilities,
+    Stage::User,
+    Stage::WorkFolder,
+];
+
+impl Report {
+    /// Its form in the pipe: a kind, a number, an errno or status, little-endian.
+    pub(crate) const LENGTH: usize = 12;
+
+    fn encode(self) -> [u8; Self::LENGTH] {
+        let (kind, number, value) = match self {
+            Report::Step(number, errno) => (0_u32, number, errno),
+            Report::Stage(stage, errno) => (1, stage as u32, errno),
+            Report::Execute(errno) => (2, 0, errno),
+            Report::Ended(status) => (3, 0, status),
+            Report::RealUname(errno) => (4, 0, errno),
+        };
+        let mut bytes = [0; Self::LENGTH];
+        let words = [kind.to_le_bytes(), number.to_le_bytes(), value.to_le_bytes()];
+        for (place, byte) in bytes.iter_mut().zip(words.as_flattened()) {
+            *place = *byte;
+        }
+        bytes
+    }
+
+    /// Reads it back.
+    pub(crate) fn decode(bytes: &[u8; Self::LENGTH]) -> Option<Self> {
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let value = word(8) as i32;
+        Some(match word(0) {
+            0 => Report::Step(word(4), value),
+            1 => Report::Stage(*STAGES.get(word(4) as usize)?, value),
+            2 => Report::Execute(value),
+            3 => Report::Ended(value),
+            4 => Report::RealUname(value),
+            _ => return None,
+        })
+    }
+}
+
+fn report(report: Report) {
+    // When nobody listens any more, there is nobody to tell that either.
+    let _ = rustix::io::write(sys::kept(3), &report.encode());
+}
+
+fn errno(error: &std::io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// Ends the process with a report unless the result is good.
+fn must<T>(stage: Stage, result: std::io::Result<T>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => {
+            report(Report::Stage(stage, errno(&error)));
+            sys::exit(1)
+        }
+    }
+}
+
+/// Unwinding would run the baker's code in its copy; end instead.
+struct NoUnwinding;
+
+impl Drop for NoUnwinding {
+    fn drop(&mut self) {
+        sys::exit(1)
+    }
+}
+
+/// The life of process 1: builds the sandbox, starts the program, answers uname, buries orphans, and takes all that
+/// is left with it when the program has ended.
+pub(crate) fn first_process(plan: &mut Plan, descriptors: &Descriptors<'_>) -> ! {
+    let _guard = NoUnwinding;
+    let kept = [descriptors.input, descriptors.output, descriptors.output, descriptors.reports];
+    if sys::keep_only(kept).is_err() {
+        sys::exit(1);
+    }
+    live_and_die_with_the_baker();
+    rustix::process::umask(Mode::empty());
+    for (number, step) in plan.steps.iter().enumerate() {
+        if let Err(errno) = step.take(&mut plan.held) {
+            report(Report::Step(number as u32, errno.raw_os_error()));
+            sys::exit(1);
+        }
+    }
+    for place in &mut plan.held {
+        *place = None;
+    }
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    limits();
+    let ended = must(Stage::Session, sys::child_signals());
+    // From now on nobody may look into this process, which is a copy of the baker's memory.
+    must(
+        Stage::Session,
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Into::into),
+    );
+    let listener = install(&plan.filter);
+    match must(Stage::Fork, sys::fork()) {
+        None => {
+            drop(listener);
+            drop(ended);
+            become_program(&plan.program)
+        }
+        Some(program) => serve(program, &ended, listener.as_ref(), &plan.filter.uname),
+    }
+}
+
+fn live_and_die_with_the_baker() {
+    must(
+        Stage::Session,
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into),
+    );
+    // The baker may have died before: then nobody reads the reports.
+    let mut reports = [PollFd::from_borrowed_fd(sys::kept(3), PollFlags::empty())];
+    let _ = poll(&mut reports, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
+    if reports[0].revents().contains(PollFlags::ERR) {
+        sys::exit(1);
+    }
+    must(Stage::Session, rustix::process::setsid().map_err(Into::into));
+}
+
+/// The same for everybody, where the host's hard limits allow it: programs that close or count all descriptors take
+/// the same time and path everywhere, and no core is written.
+fn limits() {
+    for (resource, soft, hard) in [
+        (Resource::Nofile, Some(1024), Some(4096)),
+        (Resource::Core, Some(0), Some(0)),
+        (Resource::Stack, Some(8 << 20), None),
+    ] {
+        let least = |wanted: Option<u64>, allowed: Option<u64>| match (wanted, allowed) {
+            (Some(wanted), Some(allowed)) => Some(wanted.min(allowed)),
+            (wanted, allowed) => wanted.or(allowed),
+        };
+        let most = rustix::process::getrlimit(resource).maximum;
+        let maximum = least(hard, most);
+        let limit = Rlimit { current: least(soft, maximum), maximum };
+        must(Stage::Limits, rustix::process::setrlimit(resource, limit).map_err(Into::into));
+    }
+}
+
+fn install(filter: &Filter) -> Option<OwnedFd> {
+    match sys::install_filter(&filter.listening, true) {
+        Ok(listener) => listener,
+        Err(error) => {
+            report(Report::RealUname(errno(&error)));
+            must(Stage::Filter, sys::install_filter(&filter.plain, false))
+        }
+    }
+}
+
+fn become_program(program: &Program) -> ! {
+    let _ = rustix::process::setsid();
+    for bit in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        if program.capabilities.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The kernel knows no capability of this number, nor of a higher one.
+            Err(Errno::INVAL) => break,
+            result => must(Stage::Capabilities, result.map_err(Into::into)),
+        }
+    }
+    let (user, group) = (Uid::from_raw(program.user), Gid::from_raw(program.group));
+    must(Stage::User, rustix::thread::set_thread_groups(&[]).map_err(Into::into));
+    must(Stage::User, rustix::thread::set_thread_res_gid(group, group, group).map_err(Into::into));
+    must(Stage::User, rustix::thread::set_thread_res_uid(user, user, user).map_err(Into::into));
+    let kept = if program.user == 0 { program.capabilities } else { CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    must(Stage::Capabilities, rustix::thread::set_capabilities(None, sets).map_err(Into::into));
+    must(Stage::WorkFolder, rustix::process::chdir(program.work_folder.as_c_str()).map_err(Into::into));
+    sys::default_signals();
+    let mut answer = libc::ENOENT;
+    for candidate in &program.candidates {
+        match errno(&sys::execute(candidate, &program.arguments, &program.environment)) {
+            libc::ENOENT | libc::ENOTDIR => {}
+            // Keep looking, as a shell does, but remember that something of that name was there.
+            libc::EACCES => answer = libc::EACCES,
+            other => {
+                answer = other;
+                break;
+            }
+        }
+    }
+    report(Report::Execute(answer));
+    sys::exit(127)
+}
+
+fn serve(program: i32, ended: &OwnedFd, listener: Option<&OwnedFd>, uname: &[u8]) -> ! {
+    let mut told = false;
+    loop {
+        let mut events = [
+            PollFd::new(ended, PollFlags::IN),
+            // Without a listener, the same descriptor twice.
+            PollFd::new(listener.unwrap_or(ended), PollFlags::IN),
+        ];
+        if let Err(error) = poll(&mut events, None)
+            && error != Errno::INTR
+        {
+            sys::exit(1);
+        }
+        if let Some(listener) = listener
+            && events[1].revents().contains(PollFlags::IN)
+        {
+            answer_uname(listener, uname, &mut told);
+        }
+        if events[0].revents().contains(PollFlags::IN) {
+            let mut drained = [0_u8; 128];
+            let _ = rustix::io::read(ended, &mut drained);
+            while let Some((pid, status)) = sys::reap() {
+                if pid == program {
+                    report(Report::Ended(status));
+                    sys::exit(0);
+                }
+            }
+        }
+    }
+}
+
+fn answer_uname(listener: impl AsFd, uname: &[u8], told: &mut bool) {
+    let Ok(call) = sys::receive_call(&listener) else { return };
+    // The caller may have died and its id been given to another: look before and the kernel looks again on answering.
+    if !sys::still_held(&listener, &call) {
+        return;
+    }
+    let answer = match sys::write_memory(call.pid, call.arguments[0], uname) {
+        Ok(()) => Answer::Success,
+        Err(error) if errno(&error) == libc::EFAULT => Answer::Errno(libc::EFAULT),
+        Err(error) => {
+            if !*told {
+                report(Report::RealUname(errno(&error)));
+                *told = true;
+            }
+            Answer::Continue
+        }
+    };
+    sys::answer_call(&listener, &call, &answer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_survive_the_pipe() {
+        let stages = STAGES.map(|stage| Report::Stage(stage, -7));
+        let others =
+            [Report::Step(99, 1), Report::Execute(2), Report::Ended(0x7f00), Report::RealUname(libc::EBUSY)];
+        for report in stages.into_iter().chain(others) {
+            assert_eq!(Report::decode(&report.encode()), Some(report));
+        }
+        assert_eq!(Report::decode(&[9; Report::LENGTH]), None);
+    }
+}

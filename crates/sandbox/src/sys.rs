@@ -1,0 +1,311 @@
+//! The system calls that no safe wrapper offers. All `unsafe` of the house is here.
+#![allow(unsafe_code, reason = "clone, execve, seccomp and mount_setattr have no safe wrapper")]
+
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::io;
+use std::mem::{MaybeUninit, size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::{null, null_mut};
+
+use libc::{c_char, c_long, c_ulong};
+
+/// What [`fork_into`] returned, and in which process.
+pub(crate) enum Fork {
+    /// The calling process, with the child's id and a descriptor of it.
+    Parent(OwnedFd),
+    /// The new process.
+    Child,
+}
+
+/// The kinds of namespace that each sandbox has for itself.
+pub(crate) const NAMESPACES: c_int = libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWCGROUP;
+
+fn check(result: c_long) -> io::Result<c_long> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Forks into the new namespaces that `flags` (CLONE_NEW*) name. The child is a copy of the calling thread alone:
+/// it must not allocate, lock or unwind, because other threads may have held locks at this moment.
+pub(crate) fn fork_into(flags: c_int) -> io::Result<Fork> {
+    let mut pidfd: RawFd = -1;
+    let flags = c_long::from(flags | libc::SIGCHLD | libc::CLONE_PIDFD);
+    // SAFETY: without CLONE_VM and with a null stack this is fork: the child runs on a copy of the memory. The
+    // third argument is the address for the pidfd on every architecture that is supported.
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone, flags, 0 as c_long, &raw mut pidfd, null_mut::<c_int>(), 0 as c_long)
+    })?;
+    if pid == 0 {
+        return Ok(Fork::Child);
+    }
+    // SAFETY: the kernel has just opened it for us.
+    Ok(Fork::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Forks within the same namespaces; the child's id in the parent, `None` in the child. The rules of
+/// [`fork_into`] hold.
+pub(crate) fn fork() -> io::Result<Option<c_int>> {
+    // SAFETY: as in `fork_into`.
+    let pid = check(unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            c_long::from(libc::SIGCHLD),
+            0 as c_long,
+            null_mut::<c_int>(),
+            null_mut::<c_int>(),
+            0 as c_long,
+        )
+    })?;
+    Ok((pid != 0).then_some(pid as c_int))
+}
+
+/// Moves the calling thread into the new namespaces that `flags` (CLONE_NEW*) name.
+pub(crate) fn unshare(flags: c_int) -> io::Result<()> {
+    // SAFETY: only namespaces are asked for, not the table of descriptors, on whose sharing other code relies.
+    check(c_long::from(unsafe { libc::unshare(flags) })).map(drop)
+}
+
+/// Ends the process at once, without running anything.
+pub(crate) fn exit(code: c_int) -> ! {
+    // SAFETY: never returns, touches nothing.
+    unsafe { libc::_exit(code) }
+}
+
+/// Puts copies of three descriptors at 0, 1 and 2 and one at 3, and closes all others.
+pub(crate) fn keep_only(descriptors: [BorrowedFd<'_>; 4]) -> io::Result<()> {
+    let mut safe = [-1; 4];
+    for (copy, descriptor) in safe.iter_mut().zip(descriptors) {
+        // SAFETY: plain integers.
+        *copy =
+            check(c_long::from(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD, 10) }))? as c_int;
+    }
+    for (place, copy) in safe.into_iter().enumerate() {
+        let flags = if place == 3 { libc::O_CLOEXEC } else { 0 };
+        // SAFETY: plain integers; the process has one thread, nobody else uses these numbers.
+        check(c_long::from(unsafe { libc::dup3(copy, place as c_int, flags) }))?;
+    }
+    // SAFETY: as above.
+    check(unsafe { libc::syscall(libc::SYS_close_range, 4 as c_long, c_long::from(u32::MAX), 0 as c_long) })?;
+    Ok(())
+}
+
+/// The descriptor at a number that [`keep_only`] filled.
+pub(crate) fn kept(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: `keep_only` opened 0 to 3, and nothing in the child closes them.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Sets attributes (MOUNT_ATTR_*) on a mount and all below it.
+pub(crate) fn mount_setattr(mount: impl AsFd, set: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    let attr = MountAttr { set, clear: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the path is an empty C string, the structure and its size are those of the kernel's first version.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            c_long::from(mount.as_fd().as_raw_fd()),
+            c"".as_ptr(),
+            c_long::from(libc::AT_EMPTY_PATH | libc::AT_RECURSIVE),
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// Blocks every signal in this thread; returns what was blocked before.
+pub(crate) fn block_signals() -> libc::sigset_t {
+    let mut before = MaybeUninit::uninit();
+    let mut all = MaybeUninit::uninit();
+    // SAFETY: both sets are written by the calls before they are read; pthread_sigmask cannot fail here.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigemptyset(before.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        before.assume_init()
+    }
+}
+
+/// Blocks exactly the given signals in this thread.
+pub(crate) fn restore_signals(mask: &libc::sigset_t) {
+    // SAFETY: the set is a valid one.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, null_mut()) };
+}
+
+/// Gives every signal its default effect and blocks none.
+pub(crate) fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: the default disposition is valid for every signal; those that have another meaning are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: the set is written before it is read.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), null_mut());
+    }
+}
+
+/// A descriptor that becomes readable when a child has ended. SIGCHLD must be blocked.
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: the set is written before it is read; the descriptor is new and ours.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        check(c_long::from(fd))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// One child that has ended, and its wait status; `None` when none has.
+pub(crate) fn reap() -> Option<(c_int, c_int)> {
+    let mut status = 0;
+    // SAFETY: writes the status only.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    (pid > 0).then_some((pid, status))
+}
+
+/// Brings the network namespace's loopback interface up.
+pub(crate) fn loopback_up(socket: impl AsFd) -> io::Result<()> {
+    // SAFETY: ifreq is plain data; the name is shorter than its array and ends with a zero.
+    unsafe {
+        let mut request: libc::ifreq = zeroed();
+        request.ifr_name[0] = b'l' as c_char;
+        request.ifr_name[1] = b'o' as c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+        check(c_long::from(libc::ioctl(
+            socket.as_fd().as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw mut request,
+        )))?;
+    }
+    Ok(())
+}
+
+/// Zero-terminated strings and the null-terminated array of pointers to them that execve takes.
+pub(crate) struct StringArray {
+    _strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl StringArray {
+    /// Keeps the strings; their bytes do not move any more.
+    pub(crate) fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|text| text.as_ptr()).chain([null()]).collect();
+        Self { _strings: strings, pointers }
+    }
+}
+
+/// Replaces the process by a program; returns only to say why not.
+pub(crate) fn execute(program: &CStr, arguments: &StringArray, environment: &StringArray) -> io::Error {
+    // SAFETY: all pointers are to C strings that live in the arguments, the arrays end with a null pointer.
+    unsafe { libc::execve(program.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Puts a filter on this process and its children to be. With `listen`, the descriptor on which the calls that the
+/// filter hands over arrive.
+pub(crate) fn install_filter(program: &[libc::sock_filter], listen: bool) -> io::Result<Option<OwnedFd>> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    let flags: c_ulong = if listen { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
+    // SAFETY: the kernel copies the program and does not write to it.
+    let result = check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            c_long::from(libc::SECCOMP_SET_MODE_FILTER),
+            flags,
+            (&raw const program).cast::<c_void>(),
+        )
+    })?;
+    // SAFETY: with the flag, the result is a new descriptor that is ours.
+    Ok(listen.then(|| unsafe { OwnedFd::from_raw_fd(result as RawFd) }))
+}
+
+/// A call that a filter has handed over and that waits for its answer.
+pub(crate) struct HeldCall {
+    id: u64,
+    /// The caller's thread id, in our pid namespace.
+    pub(crate) pid: u32,
+    /// The call's arguments.
+    pub(crate) arguments: [u64; 6],
+}
+
+/// What the caller of a [`HeldCall`] gets.
+pub(crate) enum Answer {
+    /// The call's result is 0.
+    Success,
+    /// The call fails with this errno.
+    Errno(i32),
+    /// The kernel executes the call after all.
+    Continue,
+}
+
+/// Takes the next held call; fails with ENOENT when its caller is gone.
+pub(crate) fn receive_call(listener: impl AsFd) -> io::Result<HeldCall> {
+    // SAFETY: plain data that must be zero; the kernel fills it.
+    let mut call: libc::seccomp_notif = unsafe { zeroed() };
+    // SAFETY: the structure is the one that this ioctl's number encodes the size of.
+    check(c_long::from(unsafe {
+        libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut call)
+    }))?;
+    Ok(HeldCall { id: call.id, pid: call.pid, arguments: call.data.args })
+}
+
+/// Whether the caller still waits, so that its process id still means the same process.
+pub(crate) fn still_held(listener: impl AsFd, call: &HeldCall) -> bool {
+    // SAFETY: the kernel reads the id.
+    unsafe {
+        libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _, &raw const call.id)
+            == 0
+    }
+}
+
+/// Lets the caller go on. That it is gone meanwhile is no error.
+pub(crate) fn answer_call(listener: impl AsFd, call: &HeldCall, answer: &Answer) {
+    let (error, flags) = match answer {
+        Answer::Success => (0, 0),
+        Answer::Errno(errno) => (-errno, 0),
+        Answer::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+    };
+    let mut response = libc::seccomp_notif_resp { id: call.id, val: 0, error, flags };
+    // SAFETY: the structure is the one that this ioctl's number encodes the size of.
+    unsafe {
+        libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw mut response)
+    };
+}
+
+/// Writes bytes into another process's memory.
+pub(crate) fn write_memory(pid: u32, address: u64, bytes: &[u8]) -> io::Result<()> {
+    let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: bytes.len() };
+    // SAFETY: reads our own bytes only; the address is one of the other process, and the kernel checks it there.
+    let written =
+        unsafe { libc::process_vm_writev(pid as libc::pid_t, &raw const local, 1, &raw const remote, 1, 0) };
+    if check(written as c_long)? as usize == bytes.len() {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EFAULT))
+    }
+}
+
+/// The name that the host's user database gives a user id. Single-threaded callers only.
+pub(crate) fn user_name(uid: u32) -> Option<Vec<u8>> {
+    // SAFETY: the result is null or points to static data, copied before anything else can change it.
+    unsafe {
+        let entry = libc::getpwuid(uid);
+        (!entry.is_null()).then(|| CStr::from_ptr((*entry).pw_name).to_bytes().to_vec())
+    }
+}

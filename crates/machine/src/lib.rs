@@ -1,1 +1,42 @@
-//! Boots a disk in QEMU and checks it: profiles, firmware, console, metadata service, smoke checks.
+//! Boots finished disks in QEMU and checks them.
+//!
+//! *What comes in:* raw disks with their EC2 device names, a machine profile ([`Profile`], data from `qemu/`), the
+//! programs of others ([`Programs`]) and checks ([`Check`]). *What goes out:* a running [`Machine`], its console, and
+//! [`CheckResult`]s. *What it may not do:* change what was baked (machines write to qcow2 overlays), know recipes
+//! beyond their checks, or start a kernel by any way but the disk's own boot loader.
+//!
+//! # What the guest finds
+//! - **Firmware:** SeaBIOS, or EDK II with a copy of the variables, with or without Secure Boot.
+//! - **Identity:** SMBIOS type 1 with manufacturer `Amazon EC2` and a UUID and serial number that are equal and begin
+//!   with `ec2`; the board's asset tag is the instance id. Stock cloud-init takes that for EC2.
+//! - **Metadata service:** IMDSv2 at 169.254.169.254 ([`MetadataService`]).
+//! - **Volumes:** each disk's serial number is `vol` and 17 hexadecimal digits ([`volume_serial`]). Which device
+//!   name it has on EC2 is told in SMBIOS type 11 (OEM strings), one string a disk:
+//!   `bakehouse:device:<serial>=<device name>`, such as `bakehouse:device:vol0123456789abcdef0=/dev/xvdf`.
+//!   Linux shows these in `/sys/firmware/dmi/entries/11-0/raw`: a header of 5 bytes, then the strings, each ended by NUL.
+//! - **Network:** one card with the address 172.31.0.15 in a network that ends at the metadata service: QEMU's
+//!   `restrict` drops all else, so no guest reaches the host, the host's link-local addresses or the world.
+//!   What the host wants of the guest goes through ports of 127.0.0.1 that the kernel picks ([`Machine::port`]).
+
+mod accel;
+mod boot;
+mod console;
+mod error;
+mod metadata;
+mod process;
+mod profile;
+mod program;
+mod qmp;
+mod spec;
+mod ssh;
+
+pub use accel::Accel;
+pub use boot::{Log, Machine, Shutdown, boot, start};
+pub use console::{Stage, fatal_line, stage, telling_lines, without_escapes};
+pub use error::BootError;
+pub use metadata::{Instance, MetadataService};
+pub use process::Output;
+pub use profile::{BootLimit, DiskBus, Firmware, Profile, ProfileError, Smbios};
+pub use program::{FirmwareDirs, Launcher, Programs};
+pub use qmp::{Qmp, QmpError};
+pub use spec::{Disk, MachineSpec, volume_serial};

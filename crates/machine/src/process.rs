@@ -1,0 +1,98 @@
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often a child is asked whether it has ended.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What a finished program left behind.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The exit status; `None` if the program was killed, by a signal or because its time was over.
+    pub status: Option<i32>,
+    /// Whether it was killed because its time was over.
+    pub timed_out: bool,
+    /// Standard output, anything that is not UTF-8 replaced.
+    pub stdout: String,
+    /// Standard error, anything that is not UTF-8 replaced.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Whether the program ended by itself with status 0.
+    pub fn success(&self) -> bool {
+        self.status == Some(0)
+    }
+}
+
+/// Runs a command to its end with `input` on its standard input, or kills it after `limit`.
+pub(crate) fn run(mut command: Command, input: &[u8], limit: Duration) -> io::Result<Output> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if let Some(mut stdin) = stdin {
+                // A program that does not read its input to the end has its reasons.
+                let _ = stdin.write_all(input);
+            }
+        });
+        let stdout = scope.spawn(move || drain(stdout));
+        let stderr = scope.spawn(move || drain(stderr));
+        let status = wait(&mut child, limit);
+        if !matches!(status, Ok(Some(_))) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let status = status?;
+        Ok(Output {
+            status: status.and_then(|status| status.code()),
+            timed_out: status.is_none(),
+            stdout: stdout.join().unwrap_or_default(),
+            stderr: stderr.join().unwrap_or_default(),
+        })
+    })
+}
+
+/// Waits for a child's end; `None` if it still runs after `limit`.
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if start.elapsed() >= limit {
+            return Ok(None);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn drain(pipe: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        // What was read before an error is all there is.
+        let _ = pipe.read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_gets_its_input_and_its_time() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "cat; echo bad >&2; exit 3"]);
+        let output = run(command, b"hello", Duration::from_secs(60)).unwrap();
+        assert_eq!(
+            (output.status, output.stdout.as_str(), output.stderr.as_str()),
+            (Some(3), "hello", "bad\n")
+        );
+
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exec sleep 600"]);
+        let output = run(command, b"", Duration::from_millis(50)).unwrap();
+        assert!(output.timed_out && output.status.is_none());
+    }
+}

@@ -31,8 +31,9 @@ const ROOT_ENTRIES: u64 = 512;
 const ENTRY: usize = 32;
 /// A folder may have at most this many entries of 32 bytes.
 const FOLDER_ENTRIES: usize = 65_536;
-/// Cluster counts that make a volume FAT16: fewer are FAT12, more are FAT32.
-const FAT16_CLUSTERS: std::ops::RangeInclusive<u64> = 4085..=65_524;
+/// Cluster counts that make a volume FAT16: below 4085 it would be FAT12, above 65524 FAT32, and 16 on either side
+/// are left alone because not all readers count alike.
+const FAT16_CLUSTERS: std::ops::RangeInclusive<u64> = 4101..=65_508;
 const END_OF_CHAIN: u16 = 0xFFFF;
 
 const ATTRIBUTE_LABEL: u8 = 0x08;
@@ -42,7 +43,7 @@ const ATTRIBUTE_ARCHIVE: u8 = 0x20;
 /// What a volume is given besides its files.
 #[derive(Clone, Debug)]
 pub struct FatOptions {
-    /// The volume's size in bytes, a multiple of 4 KiB. FAT16 with 4 KiB clusters takes about 16 to 255 MiB.
+    /// The volume's size in bytes, a multiple of 4 KiB. FAT16 with 4 KiB clusters takes 17 to 256 MiB.
     pub size: u64,
     /// The serial number, which udev shows as the UUID `XXXX-XXXX`.
     pub volume_id: u32,
@@ -57,8 +58,10 @@ pub struct FatOptions {
 pub enum FatError {
     /// The size would not give a FAT16 volume.
     #[error(
-        "a FAT volume of {size} bytes has {clusters} clusters of 4 KiB; FAT16 has 4085 to 65524: use 64 MiB, or \
-         anything between 17 MiB and 255 MiB in steps of 4 KiB"
+        "a FAT volume of {size} bytes has {clusters} clusters of 4 KiB; a FAT16 has {min} to {max}: use 64 MiB, or \
+         anything between 17 MiB and 256 MiB in steps of 4 KiB",
+        min = FAT16_CLUSTERS.start(),
+        max = FAT16_CLUSTERS.end()
     )]
     WrongSize {
         /// The size in bytes.
@@ -67,7 +70,9 @@ pub enum FatError {
         clusters: u64,
     },
     /// The files do not fit.
-    #[error("the files need {needed} bytes in clusters of 4 KiB, the FAT volume has room for {room}: make it larger")]
+    #[error(
+        "the files need {needed} bytes in clusters of 4 KiB, the FAT volume has room for {room}: make it larger"
+    )]
     Full {
         /// What they need.
         needed: u64,
@@ -93,7 +98,9 @@ pub enum FatError {
         reason: &'static str,
     },
     /// Two names that differ in case only.
-    #[error("`/{path}` and `/{other}` are one name to FAT, which does not tell upper from lower case: rename one")]
+    #[error(
+        "`/{path}` and `/{other}` are one name to FAT, which does not tell upper from lower case: rename one"
+    )]
     SameName {
         /// The later entry.
         path: TreePath,
@@ -167,7 +174,11 @@ impl Geometry {
 /// Writes `tree` as a FAT16 volume of `options.size` bytes. The same tree and options give the same bytes.
 pub fn write(tree: &Tree, options: &FatOptions) -> Result<BlockMap, FatError> {
     let geometry = Geometry::new(options.size)?;
-    if !options.label.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b" _-".contains(byte)) {
+    if !options
+        .label
+        .iter()
+        .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b" _-".contains(byte))
+    {
         return Err(FatError::BadLabel { label: String::from_utf8_lossy(&options.label).into_owned() });
     }
     tree.check()?;

@@ -54,7 +54,9 @@ pub enum Error {
         size: u64,
     },
     /// The partitions and their tables need more than the disk has.
-    #[error("the partitions need a disk of at least {needed} bytes, this one has {size}: make the volume larger")]
+    #[error(
+        "the partitions need a disk of at least {needed} bytes, this one has {size}: make the volume larger"
+    )]
     TooSmall {
         /// The smallest size in bytes that would do.
         needed: u64,
@@ -114,7 +116,9 @@ pub enum Error {
         content: u64,
     },
     /// BIOS boot without exactly one empty BIOS boot partition.
-    #[error("to boot by BIOS the disk needs one empty BIOS boot partition; it has {count}, {filled} of them filled")]
+    #[error(
+        "to boot by BIOS the disk needs one empty BIOS boot partition; it has {count}, {filled} of them filled"
+    )]
     NoBiosBootPartition {
         /// How many BIOS boot partitions there are.
         count: usize,

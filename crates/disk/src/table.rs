@@ -160,3 +160,6 @@ fn write_table(plan: &Plan, ranges: &[Range<u64>], ends: &mut DiskEnds) -> Resul
     backup.write_backup(ends, sector).map_err(|error| table(&error))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,13 @@ use block::{BlockMap, BlockSource};
 pub(crate) fn tool(name: &str) -> Command {
     let folders = ["BAKEHOUSE_TOOLS_PATH", "PATH"].into_iter().filter_map(std::env::var_os);
     let folders = folders.flat_map(|list| std::env::split_paths(&list).collect::<Vec<_>>());
-    let found = folders.chain([PathBuf::from("/usr/sbin")]).map(|folder| folder.join(name)).find(|path| path.is_file());
-    Command::new(found.unwrap_or_else(|| panic!("{name} is not here: run `cargo xtask test`, which provides it")))
+    let found = folders
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
+    Command::new(
+        found.unwrap_or_else(|| panic!("{name} is not here: run `cargo xtask test`, which provides it")),
+    )
 }
 
 /// Runs a program to its end; its standard output. Panics with all it said when it fails.
@@ -40,14 +45,22 @@ pub(crate) fn write_sparse(map: &BlockMap, path: &Path) {
     }
 }
 
-/// The lines of 16 bytes that are not all zero, as `offset: bytes`, for golden files.
+/// The lines of 16 bytes that are not all zero, as `offset: bytes`, for golden files; `*` for lines that repeat.
 pub(crate) fn hex_lines(map: &BlockMap) -> String {
     let mut lines = String::new();
     for (offset, len) in map.data() {
         let mut bytes = vec![0; len as usize];
         map.read_at(offset, &mut bytes).unwrap();
-        for (index, line) in bytes.chunks(16).enumerate().filter(|(_, line)| line.iter().any(|byte| *byte != 0)) {
-            lines += &format!("{:010x}: {}\n", offset + 16 * index as u64, hex::encode(line));
+        let mut previous: &[u8] = &[];
+        for (index, line) in
+            bytes.chunks(16).enumerate().filter(|(_, line)| line.iter().any(|byte| *byte != 0))
+        {
+            if line != previous {
+                lines += &format!("{:010x}: {}\n", offset + 16 * index as u64, hex::encode(line));
+            } else if !lines.ends_with("*\n") {
+                lines += "*\n";
+            }
+            previous = line;
         }
     }
     lines
@@ -62,7 +75,12 @@ pub(crate) fn check_golden(name: &str, found: &str) {
     }
     let golden = std::fs::read_to_string(&path).unwrap();
     for (line, (golden, found)) in golden.lines().zip(found.lines()).enumerate() {
-        assert_eq!(found, golden, "{name}, line {}: bytes on disk have changed; if so meant, BAKEHOUSE_BLESS=1", line + 1);
+        assert_eq!(
+            found,
+            golden,
+            "{name}, line {}: bytes on disk have changed; if so meant, BAKEHOUSE_BLESS=1",
+            line + 1
+        );
     }
     assert_eq!(found.lines().count(), golden.lines().count(), "{name}: bytes on disk have changed");
 }

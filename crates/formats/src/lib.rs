@@ -23,6 +23,14 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The path names a device, a pipe or a socket.
+    #[error(
+        "{path}: this is neither a file nor a new name; an image takes the place of what is there, choose another"
+    )]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// The folder that is to hold the image is not there.
     #[error("{folder}: no such folder; make it first")]
     NoFolder {
@@ -30,7 +38,9 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The folder does not let us write.
-    #[error("{folder}: files cannot be written here ({source}); choose another folder or change its permissions")]
+    #[error(
+        "{folder}: files cannot be written here ({source}); choose another folder or change its permissions"
+    )]
     FolderNotWritable {
         /// The folder.
         folder: PathBuf,

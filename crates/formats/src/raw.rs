@@ -9,7 +9,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::target::Target;
+use crate::target::{Target, write_error};
 
 /// Most bytes in one read and one write.
 const CHUNK: u64 = 4 * MIB;
@@ -43,11 +43,16 @@ pub fn write_raw(
     let chunks = chunks(source.data(), size);
     let written = chunks.iter().map(|(_, len)| len).sum();
     let target = Target::create(path)?;
-    target.file().set_len(size).map_err(|error| target.write_error(error, size, written))?;
+    let failed = |error| write_error(error, target.path(), size, written);
+    target.file().set_len(size).map_err(failed)?;
     chunks.par_iter().try_for_each_init(Vec::new, |buffer: &mut Vec<u8>, &(offset, len)| {
         buffer.resize(len as usize, 0);
-        source.read_at(offset, buffer).map_err(|source| Error::Source { from: offset, to: offset + len, source })?;
-        target.file().write_all_at(buffer, offset).map_err(|error| target.write_error(error, size, written))?;
+        source.read_at(offset, buffer).map_err(|source| Error::Source {
+            from: offset,
+            to: offset + len,
+            source,
+        })?;
+        target.file().write_all_at(buffer, offset).map_err(failed)?;
         progress(len);
         Ok(())
     })?;
@@ -66,7 +71,10 @@ fn chunks(data: impl Iterator<Item = (u64, u64)>, size: u64) -> Vec<(u64, u64)> 
         }
         while start < end {
             let stop = end.min((start / CHUNK + 1) * CHUNK);
-            match chunks.last_mut().filter(|(last, last_len)| last + *last_len == start && start % CHUNK != 0) {
+            match chunks
+                .last_mut()
+                .filter(|(last, last_len)| last + *last_len == start && !start.is_multiple_of(CHUNK))
+            {
                 Some((_, last_len)) => *last_len += stop - start,
                 None => chunks.push((start, stop - start)),
             }
@@ -92,7 +100,8 @@ impl RawFile {
             return Err(Error::IsFolder { path: path.to_owned() });
         }
         let file = File::open(path).map_err(failed("opening the image"))?;
-        let len = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|errno| failed("finding its length")(errno.into()))?;
+        let len = rustix::fs::seek(&file, SeekFrom::End(0))
+            .map_err(|errno| failed("finding its length")(errno.into()))?;
         let data = data_runs(&file, len).map_err(|errno| failed("finding its holes")(errno.into()))?;
         Ok(Self { file, len, data })
     }

@@ -70,7 +70,7 @@ impl Names {
         for (index, piece) in long.chunks(UNITS).enumerate().rev() {
             let mut entry = [0; ENTRY];
             let is_last = (index + 1) * UNITS >= long.len();
-            entry[0] = index as u8 + 1 | if is_last { LAST_LONG } else { 0 };
+            entry[0] = (index as u8 + 1) | if is_last { LAST_LONG } else { 0 };
             entry[11] = ATTRIBUTE_LONG;
             entry[13] = checksum;
             let padded = piece.iter().copied().chain([0]).chain(std::iter::repeat(0xFFFF));
@@ -150,7 +150,8 @@ fn exact_short(upper: &str) -> Option<[u8; 11]> {
 fn numbered_short(name: &str, taken: &BTreeSet<[u8; 11]>) -> [u8; 11] {
     let squeeze = |text: &str, most: usize| -> Vec<u8> {
         let kept = text.chars().filter(|c| *c != ' ' && *c != '.');
-        let bytes = kept.map(|c| u8::try_from(c.to_ascii_uppercase()).ok().filter(|b| is_short_byte(*b)).unwrap_or(b'_'));
+        let bytes = kept
+            .map(|c| u8::try_from(c.to_ascii_uppercase()).ok().filter(|b| is_short_byte(*b)).unwrap_or(b'_'));
         bytes.take(most).collect()
     };
     let trimmed = name.trim_start_matches('.');

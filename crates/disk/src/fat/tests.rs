@@ -1,6 +1,6 @@
 use std::io::{Cursor, Read as _};
 
-use block::{BLOCK_SIZE, BlockSource, MIB};
+use block::{BLOCK_SIZE, MIB};
 use proptest::prelude::*;
 use tree::{Entry, Meta};
 
@@ -12,7 +12,12 @@ fn path(text: &str) -> TreePath {
 }
 
 fn options(size: u64) -> FatOptions {
-    FatOptions { size, volume_id: 0xBA4E_0115, label: *b"EFI        ", time: Timestamp::from_seconds(1_767_225_599) }
+    FatOptions {
+        size,
+        volume_id: 0xBA4E_0115,
+        label: *b"EFI        ",
+        time: Timestamp::from_seconds(1_767_225_599),
+    }
 }
 
 fn folder() -> Entry {
@@ -21,7 +26,8 @@ fn folder() -> Entry {
 }
 
 fn file(len: usize, seed: u8) -> Entry {
-    let bytes: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8) ^ seed | 1).collect();
+    let bytes: Vec<u8> =
+        (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8) ^ seed | 1).collect();
     let mut entry = Entry::file(0o644, bytes, Origin::Package("boot".into()));
     entry.meta.mtime = Timestamp::from_seconds(1_700_000_000 + i64::from(seed));
     entry
@@ -104,7 +110,9 @@ fn expected(tree: &Tree) -> BTreeMap<String, Option<Vec<u8>>> {
         .map(|(path, entry)| match &entry.node {
             Node::File(content) => (path.to_string(), Some(content.read_all().unwrap())),
             Node::HardLink(target) => {
-                let Some(Entry { node: Node::File(content), .. }) = tree.get(target) else { panic!("{target}") };
+                let Some(Entry { node: Node::File(content), .. }) = tree.get(target) else {
+                    panic!("{target}")
+                };
                 (path.to_string(), Some(content.read_all().unwrap()))
             }
             _ => (path.to_string(), None),
@@ -118,7 +126,7 @@ fn a_boot_tree_is_clean_and_reads_back() {
     let map = write(&tree, &options(64 * MIB)).unwrap();
     let said = fsck(&map);
     assert!(said.contains("16363 data clusters"), "{said}");
-    assert!(said.contains("16-bit entries"), "{said}");
+    assert!(said.contains("16 bit entries"), "{said}");
     assert_eq!(read_back(&map), expected(&tree));
 }
 
@@ -170,14 +178,11 @@ fn files_refer_to_their_content_and_large_ones_have_blocks_of_their_own() {
 
 #[test]
 fn bytes_on_disk_stay_as_they_are() {
-    let files = [("EFI/debian/shimx64.efi", 5000, 1), ("EFI/BOOT/BOOTX64.EFI", 33, 2), ("long name.txt", 1, 3)];
-    let tree = tree_of(files.map(|(name, len, seed)| (name.to_owned(), file(len, seed))));
+    let files = [("EFI/debian/shimx64.efi", 5000), ("EFI/BOOT/BOOTX64.EFI", 33), ("long name.txt", 1)];
+    let same = |len| Entry::file(0o644, vec![b'x'; len], Origin::Configured);
+    let tree = tree_of(files.map(|(name, len)| (name.to_owned(), same(len))));
     let map = write(&tree, &options(64 * MIB)).unwrap();
-    let structures: String = hex_lines(&map).lines().filter(|line| !line.starts_with("0000018")).fold(
-        String::new(),
-        |all, line| all + line + "\n",
-    );
-    check_golden("fat.hex", &structures);
+    check_golden("fat.hex", &hex_lines(&map));
 }
 
 #[test]
@@ -187,17 +192,19 @@ fn a_full_volume_is_packed_end_to_end_before_it_is_refused() {
     let map = write(&many(5), &options(20 * MIB)).unwrap();
     fsck(&map);
     assert_eq!(read_back(&map), expected(&many(5)));
-    let Err(FatError::Full { needed, room }) = write(&many(6), &options(20 * MIB)) else { panic!("must not fit") };
+    let Err(FatError::Full { needed, room }) = write(&many(6), &options(20 * MIB)) else {
+        panic!("must not fit")
+    };
     assert!(needed > room && room < 20 * MIB);
 }
 
 #[test]
 fn sizes_that_are_not_fat16_are_refused() {
     let tree = Tree::new(folder());
-    for size in [0, 1, MIB, 16 * MIB, 256 * MIB, 64 * MIB + 512, u64::MAX] {
+    for size in [0, 1, MIB, 16 * MIB, 257 * MIB, 64 * MIB + 512, u64::MAX] {
         assert!(matches!(write(&tree, &options(size)), Err(FatError::WrongSize { .. })), "{size}");
     }
-    for size in [17 * MIB, 31 * MIB, 33 * MIB, 255 * MIB] {
+    for size in [17 * MIB, 31 * MIB, 33 * MIB, 256 * MIB] {
         fsck(&write(&tree, &options(size)).unwrap());
     }
 }
@@ -256,7 +263,7 @@ proptest! {
     #[test]
     fn any_tree_is_clean_and_reads_back(
         entries in prop::collection::vec(
-            (prop::collection::vec(any_name(), 1..4), prop::option::of(prop_oneof![0usize..3, 4000..9000, 260_000..600_000])),
+            (prop::collection::vec(any_name(), 1..4), prop::option::of(prop_oneof![0usize..3, 4000usize..9000, 260_000usize..600_000])),
             0..25,
         ),
         size in prop::sample::select(vec![17 * MIB, 40 * MIB, 64 * MIB]),

@@ -17,8 +17,8 @@ pub(super) fn dos(time: Timestamp) -> (u16, u16) {
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = era * 400 + year_of_era + i64::from(month <= 2);
-    let date = (year - 1980) << 9 | month << 5 | day;
-    let time = (second / 3600) << 11 | (second / 60 % 60) << 5 | second % 60 / 2;
+    let date = ((year - 1980) << 9) | (month << 5) | day;
+    let time = ((second / 3600) << 11) | ((second / 60 % 60) << 5) | (second % 60 / 2);
     (date as u16, time as u16)
 }
 

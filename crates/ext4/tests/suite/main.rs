@@ -1,0 +1,7 @@
+//! File systems as they come out, judged by others: e2fsprogs' checker and debugger, and the reader `ext4-view`.
+
+mod big;
+mod images;
+mod random;
+mod refusals;
+mod volumes;

@@ -1,1 +1,42 @@
-//! The recipe language: YAML with extends, variables, a JSON Schema, diagnostics with line and column, and the lock file.
+//! The recipe language, and the lock that pins what a recipe asks for.
+//!
+//! *What comes in:* the path of a recipe, and the variables that the caller overrides. *What goes out:* a
+//! [`Source`], and from it one [`Recipe`] for each architecture, with bases merged, variables put in and every rule
+//! checked; or [`Diagnostics`], all at once, each with file, line, column and what to do. Beside it the [`Lock`] and
+//! the language's JSON [`schema`]. *What it may not do:* touch the network, a package index or a disk image, or read
+//! any file but the recipe, its bases and the lock; of sources it looks only whether and where they are.
+//!
+//! A file goes through these steps: text → a tree whose values know their place (`yaml`), bounded in size, depth and
+//! expansion → structure checked against one table (`language`), which is also the schema → merged over its base
+//! (`source`) → variables put in (`variables`) → the typed recipe (`decode`, `model`). Because values keep their
+//! place, a mistake in a base points at the base's own file. Texts are never turned into numbers and back: a version
+//! 1.10 stays 1.10.
+
+mod arch;
+mod decode;
+mod device;
+mod diagnostic;
+mod language;
+mod limits;
+mod lock;
+mod model;
+mod nearest;
+mod source;
+mod variables;
+mod yaml;
+
+pub use arch::{Arch, UnknownArch};
+pub use device::DeviceName;
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, Span};
+pub use language::schema;
+pub use limits::LIMITS_DATE;
+pub use lock::{
+    LOCK_VERSION, Lock, LockError, LockedArch, LockedPackage, LockedSource, SourceRole, format_time,
+    parse_time,
+};
+pub use model::{
+    BootMode, Check, Distribution, Family, FileSpec, Filesystem, ImageOptions, Kernel, MotdScript,
+    PackageRequest, Payload, Recipe, RunStep, Services, User, Volume, VolumeType, Web, WebEntry,
+    request_digest,
+};
+pub use source::{LoadOptions, Source, load};

@@ -1,0 +1,468 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use block::Digest;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::Arch;
+use crate::decode::{is_package_name, is_package_version};
+
+/// The version of the lock's format that is written. Others are refused.
+pub const LOCK_VERSION: u32 = 1;
+/// The largest lock that is read, in bytes.
+const MAX_FILE: u64 = 64 << 20;
+
+/// What a recipe's packages were when it was locked: everything that another machine needs to bake the same bytes.
+/// It names no mirror: mirrors differ between machines, locks do not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// The versions of the program's own writers that shape bytes, by name: `ext4` → 1.
+    pub writers: BTreeMap<String, u32>,
+    /// The newest Date of the InRelease files, in seconds since 1970.
+    pub time: i64,
+    /// The repository metadata that the packages were found in.
+    pub sources: Vec<LockedSource>,
+    /// What is locked for each architecture.
+    pub archs: BTreeMap<Arch, LockedArch>,
+}
+
+/// What is locked for one architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockedArch {
+    /// [`crate::request_digest`] of the recipe that was locked.
+    pub request: Digest,
+    /// The digest of the parent that the image's blocks are laid out against.
+    pub parent: Option<Digest>,
+    /// The packages, sorted by name.
+    pub packages: Vec<LockedPackage>,
+}
+
+/// Which of a suite's repositories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceRole {
+    /// The release itself.
+    Main,
+    /// Its updates.
+    Updates,
+    /// Its security fixes, which live on a mirror of their own.
+    Security,
+}
+
+impl SourceRole {
+    /// The name in locks: `main`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Updates => "updates",
+            Self::Security => "security",
+        }
+    }
+}
+
+/// One InRelease file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockedSource {
+    /// Which of the suite's repositories; the mirror follows from it.
+    pub role: SourceRole,
+    /// The suite's name in the archive: `trixie-updates`.
+    pub suite: String,
+    /// The components in use.
+    pub components: Vec<String>,
+    /// Its Date, in seconds since 1970.
+    pub date: i64,
+    /// Its SHA-256.
+    pub sha256: Digest,
+}
+
+/// One package file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LockedPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// `amd64`, `arm64` or `all`.
+    pub architecture: String,
+    /// Bytes.
+    pub size: u64,
+    /// Its SHA-256.
+    pub sha256: Digest,
+    /// Its path below the mirror's root: `pool/main/a/apache2/…`.
+    pub filename: String,
+    /// Which of the lock's sources lists it.
+    pub source: usize,
+    /// Whether it is there only because another needs it.
+    pub auto: bool,
+}
+
+/// Why a lock cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// The file cannot be read or written.
+    #[error("{path}: {error}", path = path.display())]
+    Io {
+        /// The lock's file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The text is not a lock.
+    #[error(
+        "{path}:{line}:{column}: the lock is damaged: {message}; restore it, or write it anew with --update",
+        path = path.display()
+    )]
+    Damaged {
+        /// The lock's file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// Column in characters, counted from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// Another version of the program wrote it.
+    #[error(
+        "{path}:{line}: the lock has format version {found}, this program knows version {LOCK_VERSION}; use the program \
+         that wrote it, or write it anew with --update",
+        path = path.display()
+    )]
+    Version {
+        /// The lock's file.
+        path: PathBuf,
+        /// Line of the version.
+        line: usize,
+        /// The version found.
+        found: i64,
+    },
+}
+
+impl Lock {
+    /// What is locked for an architecture.
+    pub fn for_arch(&self, arch: Arch) -> Option<&LockedArch> {
+        self.archs.get(&arch)
+    }
+
+    /// The SHA-256 of the lock's text: the same for the same content, however it came about.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.to_text().as_bytes())
+    }
+
+    /// Reads a lock; `None` when there is no such file.
+    pub fn read(path: &Path) -> Result<Option<Self>, LockError> {
+        let fail = |error| LockError::Io { path: path.to_owned(), error };
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(error)),
+            Ok(metadata) if metadata.len() > MAX_FILE => {
+                return Err(LockError::Damaged {
+                    path: path.to_owned(),
+                    line: 1,
+                    column: 1,
+                    message: format!("it is larger than {} MiB", MAX_FILE >> 20),
+                });
+            }
+            Ok(_) => {}
+        }
+        let bytes = std::fs::read(path).map_err(fail)?;
+        match String::from_utf8(bytes) {
+            Ok(text) => Self::from_text(&text, path).map(Some),
+            Err(error) => {
+                let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+                let message = "it is not UTF-8 text".to_owned();
+                Err(LockError::Damaged { path: path.to_owned(), line, column: 1, message })
+            }
+        }
+    }
+
+    /// Writes the lock beside its place, then moves it there: whoever reads finds the old text or the new one.
+    /// Nothing is promised about a machine that loses its power.
+    pub fn write(&self, path: &Path) -> Result<(), LockError> {
+        let fail = |error| LockError::Io { path: path.to_owned(), error };
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = path.with_file_name(name);
+        std::fs::write(&new, self.to_text()).map_err(fail)?;
+        std::fs::rename(&new, path).map_err(fail)
+    }
+
+    /// The lock as text: one line for each package, sorted, so that a change shows as the lines that changed. Ends
+    /// with a line break.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = self.write_text(&mut text);
+        text
+    }
+
+    fn write_text(&self, out: &mut String) -> fmt::Result {
+        // Sources are sorted in the text, so packages may have to point at other numbers than in memory.
+        let mut order: Vec<usize> = (0..self.sources.len()).collect();
+        order.sort_by_key(|index| {
+            let source = &self.sources[*index];
+            (source.role, &source.suite, source.date, source.sha256)
+        });
+        writeln!(out, "# Written by bakehouse: the packages that this recipe's images are made of.")?;
+        writeln!(out, "# Keep it with the recipe; `bakehouse bake --update` renews it.")?;
+        writeln!(out, "version = {LOCK_VERSION}")?;
+        writeln!(out, "time = {}", quoted(&format_time(self.time)))?;
+        writeln!(out, "\n[writers]")?;
+        for (name, version) in &self.writers {
+            writeln!(out, "{} = {version}", quoted(name))?;
+        }
+        for index in &order {
+            let source = &self.sources[*index];
+            writeln!(out, "\n[[source]]")?;
+            writeln!(out, "role = {}", quoted(source.role.as_str()))?;
+            writeln!(out, "suite = {}", quoted(&source.suite))?;
+            let components: BTreeSet<String> =
+                source.components.iter().map(|component| quoted(component)).collect();
+            writeln!(out, "components = [{}]", components.into_iter().collect::<Vec<_>>().join(", "))?;
+            writeln!(out, "date = {}", quoted(&format_time(source.date)))?;
+            writeln!(out, "sha256 = {}", quoted(&source.sha256.to_hex()))?;
+        }
+        for (arch, locked) in &self.archs {
+            writeln!(out, "\n[arch.{arch}]")?;
+            writeln!(out, "request = {}", quoted(&locked.request.to_hex()))?;
+            if let Some(parent) = &locked.parent {
+                writeln!(out, "parent = {}", quoted(&parent.to_hex()))?;
+            }
+            writeln!(out, "packages = [")?;
+            let mut packages: Vec<&LockedPackage> = locked.packages.iter().collect();
+            packages.sort();
+            for package in packages {
+                let source =
+                    order.iter().position(|index| *index == package.source).unwrap_or(package.source);
+                writeln!(
+                    out,
+                    "  {{ name = {}, version = {}, architecture = {}, auto = {}, source = {source}, size = {}, sha256 = {}, \
+                     filename = {} }},",
+                    quoted(&package.name),
+                    quoted(&package.version),
+                    quoted(&package.architecture),
+                    package.auto,
+                    package.size,
+                    quoted(&package.sha256.to_hex()),
+                    quoted(&package.filename),
+                )?;
+            }
+            writeln!(out, "]")?;
+        }
+        Ok(())
+    }
+
+    /// Reads a lock's text; `path` is for messages.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, LockError> {
+        let damaged = |at: usize, message: String| {
+            let (line, column) = position(text, at);
+            LockError::Damaged { path: path.to_owned(), line, column, message }
+        };
+        let toml_error = |error: toml::de::Error| {
+            damaged(error.span().map_or(0, |span| span.start), error.message().replace('\n', ", "))
+        };
+        // The version is looked at before all else: another version may have other keys.
+        let head: Head = toml::from_str(text).map_err(toml_error)?;
+        if *head.version.get_ref() != i64::from(LOCK_VERSION) {
+            return Err(LockError::Version {
+                path: path.to_owned(),
+                line: position(text, head.version.span().start).0,
+                found: *head.version.get_ref(),
+            });
+        }
+        let file: LockFile = toml::from_str(text).map_err(toml_error)?;
+        let mut archs = BTreeMap::new();
+        for (arch, locked) in file.arch {
+            let mut packages: Vec<LockedPackage> = Vec::with_capacity(locked.packages.len());
+            for line in locked.packages {
+                let at = line.span().start;
+                let line = line.into_inner();
+                let wrong = if line.source >= file.source.len() {
+                    Some(format!(
+                        "`{}` comes from source {}, which is not in the lock",
+                        line.name, line.source
+                    ))
+                } else if !is_package_name(&line.name) || !is_package_version(&line.version) {
+                    Some(format!("`{}` `{}` cannot be a package and its version", line.name, line.version))
+                } else if line.architecture != "all" && line.architecture != arch.debian() {
+                    Some(format!("`{}` is for {}, not for {}", line.name, line.architecture, arch.debian()))
+                } else if !is_pool_path(&line.filename) {
+                    Some(format!("`{}` is not a path below a mirror", line.filename))
+                } else if packages.last().is_some_and(|earlier| earlier.name >= line.name) {
+                    Some(format!("`{}` is out of order or there twice", line.name))
+                } else {
+                    None
+                };
+                if let Some(message) = wrong {
+                    return Err(damaged(at, message));
+                }
+                packages.push(LockedPackage {
+                    name: line.name,
+                    version: line.version,
+                    architecture: line.architecture,
+                    size: line.size,
+                    sha256: line.sha256.0,
+                    filename: line.filename,
+                    source: line.source,
+                    auto: line.auto,
+                });
+            }
+            let parent = locked.parent.map(|parent| parent.0);
+            archs.insert(arch, LockedArch { request: locked.request.0, parent, packages });
+        }
+        let sources = file
+            .source
+            .into_iter()
+            .map(|source| LockedSource {
+                role: source.role,
+                suite: source.suite,
+                components: source.components,
+                date: source.date.0,
+                sha256: source.sha256.0,
+            })
+            .collect();
+        Ok(Self { writers: file.writers, time: file.time.0, sources, archs })
+    }
+}
+
+#[derive(Deserialize)]
+struct Head {
+    version: toml::Spanned<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LockFile {
+    #[serde(rename = "version")]
+    _version: i64,
+    time: Time,
+    writers: BTreeMap<String, u32>,
+    #[serde(default)]
+    source: Vec<SourceTable>,
+    #[serde(default)]
+    arch: BTreeMap<Arch, ArchTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceTable {
+    role: SourceRole,
+    suite: String,
+    components: Vec<String>,
+    date: Time,
+    sha256: Hex,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArchTable {
+    request: Hex,
+    parent: Option<Hex>,
+    packages: Vec<toml::Spanned<PackageLine>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PackageLine {
+    name: String,
+    version: String,
+    architecture: String,
+    auto: bool,
+    source: usize,
+    size: u64,
+    sha256: Hex,
+    filename: String,
+}
+
+struct Hex(Digest);
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Digest::from_hex(&text)
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("a SHA-256 is 64 hexadecimal digits"))
+    }
+}
+
+struct Time(i64);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_time(&text).map(Self).ok_or_else(|| D::Error::custom("a time looks like 2026-01-31T12:00:00Z"))
+    }
+}
+
+/// A path that cannot leave the mirror's root, wherever it is joined.
+fn is_pool_path(path: &str) -> bool {
+    path.split('/').all(|part| {
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-' | '_' | '~' | '%' | ':'))
+    })
+}
+
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..at.min(text.len())];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    (line, String::from_utf8_lossy(&before[start..]).chars().count() + 1)
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Seconds since 1970 as RFC 3339 in UTC: `2026-01-31T12:00:00Z`.
+pub fn format_time(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days are counted from 1 March of year 0, so that leap days end a year.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = (year_of_era + era * 400, month + 3);
+    let (year, month) = if month > 12 { (year + 1, month - 12) } else { (year, month) };
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
+}
+
+/// Reads what [`format_time`] writes; `None` for anything else.
+pub fn parse_time(text: &str) -> Option<i64> {
+    if text.len() != 20 || !text.is_ascii() {
+        return None;
+    }
+    let number = |range: std::ops::Range<usize>| {
+        let digits = &text[range];
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<i64>().ok()).flatten()
+    };
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let (shifted_year, shifted_month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let (era, year_of_era) = (shifted_year.div_euclid(400), shifted_year.rem_euclid(400));
+    let day_of_era =
+        year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * shifted_month + 2) / 5 + day - 1;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+    // Only what is written the same way again is a time: no 31 February, no hour 25, no other separators.
+    (format_time(seconds) == text).then_some(seconds)
+}

@@ -1,11 +1,12 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use crate::SECTOR;
+use crate::table::ENTRIES_SECTORS;
 
-/// Sectors kept at the disk's beginning: MBR, header, 32 sectors of entries.
-const HEAD: u64 = 34 * SECTOR;
-/// Sectors kept at the disk's end: 32 sectors of entries, header.
-const TAIL: u64 = 33 * SECTOR;
+/// Bytes kept at the disk's beginning: MBR, header, entries.
+const HEAD: u64 = (2 + ENTRIES_SECTORS) * SECTOR;
+/// Bytes kept at the disk's end: entries, header.
+const TAIL: u64 = (ENTRIES_SECTORS + 1) * SECTOR;
 
 /// A disk of which only the two ends exist: the bytes that a partition table touches. It lets a writer of partition
 /// tables seek and write as on the whole disk.

@@ -1,13 +1,11 @@
 use std::ops::Range;
 
+use crate::table::ENTRIES_SECTORS;
 use crate::{Error, SECTOR};
 
 /// Every partition begins and ends at a multiple of this many bytes, so that the grid of 512 KiB blocks and every
 /// disk's own pages fall on partition boundaries.
 pub const ALIGNMENT: u64 = block::MIB;
-
-/// Entries of a table: 128 of 128 bytes.
-const ENTRIES_SECTORS: u64 = 32;
 
 /// Where partitions of the given sizes lie on a disk of `size` bytes, in bytes and in the order given, the first at
 /// 1 MiB. Sizes are rounded up to whole MiB; `None`, for the last one only, takes the rest.

@@ -3,13 +3,19 @@ use std::ops::Range;
 
 use block::{BlockMap, BlockMapBuilder, BlockSource, Origin};
 use gpt::disk::LogicalBlockSize;
-use gpt::header::HeaderBuilder;
+use gpt::header::Header;
 use gpt::mbr::ProtectiveMBR;
 use gpt::partition_types as types;
 use uuid::Uuid;
 
 use crate::ends::DiskEnds;
 use crate::{BiosBoot, Error, SECTOR, layout};
+
+/// Entries of a table, 128 bytes each.
+const ENTRIES: u32 = 128;
+const ENTRY_SIZE: u32 = 128;
+/// Sectors that they take.
+pub(crate) const ENTRIES_SECTORS: u64 = (ENTRIES * ENTRY_SIZE) as u64 / SECTOR;
 
 /// What a partition is for; it becomes the entry's type GUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +105,7 @@ fn check(plan: &Plan, ranges: &[Range<u64>]) -> Result<(), Error> {
     let mut uuids = BTreeSet::from([[0; 16], plan.disk_uuid]);
     for (partition, range) in plan.partitions.iter().zip(ranges) {
         let (number, name) = (partition.number, || partition.name.clone());
-        if !(1..=128).contains(&number) || !numbers.insert(number) {
+        if !(1..=ENTRIES).contains(&number) || !numbers.insert(number) {
             return Err(Error::BadNumber { number, name: name() });
         }
         if !uuids.insert(partition.uuid) {
@@ -135,11 +141,29 @@ fn write_table(plan: &Plan, ranges: &[Range<u64>], ends: &mut DiskEnds) -> Resul
     let protected = u32::try_from(sectors - 1).unwrap_or(u32::MAX);
     ProtectiveMBR::with_lb_size(protected).overwrite_lba0(ends).map_err(|error| table(&error))?;
 
-    let mut header = HeaderBuilder::new();
-    header.disk_guid(Uuid::from_bytes(plan.disk_uuid)).backup_lba(sectors - 1);
     let sector = LogicalBlockSize::Lb512;
-    let mut primary = header.primary(true).build(sector).map_err(|error| table(&error))?;
-    let mut backup = header.primary(false).build(sector).map_err(|error| table(&error))?;
+    let mut primary = Header {
+        signature: "EFI PART".to_owned(),
+        revision: (1, 0),
+        header_size_le: 92,
+        crc32: 0,
+        reserved: 0,
+        current_lba: 1,
+        backup_lba: sectors - 1,
+        first_usable: 2 + ENTRIES_SECTORS,
+        last_usable: sectors - 2 - ENTRIES_SECTORS,
+        disk_guid: Uuid::from_bytes(plan.disk_uuid),
+        part_start: 2,
+        num_parts: ENTRIES,
+        part_size: ENTRY_SIZE,
+        crc32_parts: 0,
+    };
+    let mut backup = Header {
+        current_lba: primary.backup_lba,
+        backup_lba: primary.current_lba,
+        part_start: primary.last_usable + 1,
+        ..primary.clone()
+    };
     for (partition, range) in plan.partitions.iter().zip(ranges) {
         let entry = gpt::partition::Partition {
             part_type_guid: partition.kind.type_guid(),

@@ -101,8 +101,9 @@ fn name_siblings(siblings: &[TreePath], names: &mut BTreeMap<TreePath, Name>) ->
             None => lossy.push((path, text)),
         }
     }
+    let mut numbers = BTreeMap::new();
     for (path, text) in lossy {
-        let short = numbered_short(text, &taken);
+        let short = numbered_short(text, &taken, &mut numbers);
         taken.insert(short);
         names.insert(path.clone(), Name { short, long: Some(text.encode_utf16().collect()) });
     }
@@ -146,22 +147,28 @@ fn exact_short(upper: &str) -> Option<[u8; 11]> {
     fits.then(|| padded(base.as_bytes(), extension.as_bytes()))
 }
 
-/// The first free `BASE~N.EXT` for a name.
-fn numbered_short(name: &str, taken: &BTreeSet<[u8; 11]>) -> [u8; 11] {
+/// The first free `BASE~N.EXT` for a name. `numbers` remembers the next number to try for a base and extension.
+fn numbered_short(
+    name: &str,
+    taken: &BTreeSet<[u8; 11]>,
+    numbers: &mut BTreeMap<(Vec<u8>, Vec<u8>), u32>,
+) -> [u8; 11] {
+    let short_byte = |c: char| u8::try_from(c.to_ascii_uppercase()).ok().filter(|byte| is_short_byte(*byte));
     let squeeze = |text: &str, most: usize| -> Vec<u8> {
         let kept = text.chars().filter(|c| *c != ' ' && *c != '.');
-        let bytes = kept
-            .map(|c| u8::try_from(c.to_ascii_uppercase()).ok().filter(|b| is_short_byte(*b)).unwrap_or(b'_'));
-        bytes.take(most).collect()
+        kept.map(|c| short_byte(c).unwrap_or(b'_')).take(most).collect()
     };
     let trimmed = name.trim_start_matches('.');
     let (base, extension) = trimmed.rsplit_once('.').unwrap_or((trimmed, ""));
     let (base, extension) = (squeeze(base, 8), squeeze(extension, 3));
-    let numbered = |number: u32| {
+    let number = numbers.entry((base.clone(), extension.clone())).or_insert(1);
+    loop {
         let tail = format!("~{number}");
+        *number += 1;
         let kept = base.len().min(8 - tail.len());
-        padded(&[&base[..kept], tail.as_bytes()].concat(), &extension)
-    };
-    // A folder holds 65,536 entries at most, so a free number below that is certain.
-    (1..).map(numbered).find(|short| !taken.contains(short)).unwrap_or([b'~'; 11])
+        let short = padded(&[&base[..kept], tail.as_bytes()].concat(), &extension);
+        if !taken.contains(&short) {
+            return short;
+        }
+    }
 }

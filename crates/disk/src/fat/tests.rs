@@ -232,6 +232,24 @@ fn what_fat_cannot_hold_is_refused_by_name() {
 }
 
 #[test]
+fn a_folder_of_many_clusters_has_unique_short_names() {
+    let mut names: Vec<_> =
+        (0..1200).map(|index| format!("EFI/many/the same beginning {index:04}.conf")).collect();
+    names.extend(["EFI/many/THESAM~7.CON", "EFI/many/THESA~42.CON"].map(str::to_owned));
+    let tree =
+        tree_of(names.into_iter().enumerate().map(|(index, name)| (name, file(index % 3, index as u8))));
+    let map = write(&tree, &options(64 * MIB)).unwrap();
+    fsck(&map);
+    assert_eq!(read_back(&map), expected(&tree));
+    let volume = fatfs::FileSystem::new(Cursor::new(bytes(&map)), fatfs::FsOptions::new()).unwrap();
+    let folder = volume.root_dir().open_dir("EFI/many").unwrap();
+    let short: std::collections::BTreeSet<_> =
+        folder.iter().map(|entry| entry.unwrap().short_file_name()).collect();
+    assert_eq!(short.len(), 1202 + 2, "all names and the two dots");
+    assert!(short.contains("THES~999.CON") && short.contains("THE~1201.CON"));
+}
+
+#[test]
 fn a_hard_link_becomes_a_copy_and_no_label_is_no_label() {
     let mut tree = boot_tree();
     let link = Entry { node: Node::HardLink(path("EFI/debian/shimx64.efi")), ..folder() };

@@ -11,7 +11,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::steps::Step;
-use crate::sys::{self, Answer, StringArray};
+use crate::sys::{self, Answer, CommandLine, StringArray};
 
 /// All that the forked processes need, ready made.
 pub(crate) struct Plan {
@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) held: Vec<Option<OwnedFd>>,
     pub(crate) filter: Filter,
     pub(crate) program: Program,
+    /// Where the baker's command line lies in memory, which everybody in the sandbox could read otherwise.
+    pub(crate) command_line: Option<CommandLine>,
 }
 
 /// The two forms of the seccomp filter.
@@ -162,7 +164,9 @@ impl Drop for NoUnwinding {
 pub(crate) fn first_process(plan: &mut Plan, descriptors: &Descriptors<'_>) -> ! {
     let _guard = NoUnwinding;
     let kept = [descriptors.input, descriptors.output, descriptors.output, descriptors.reports];
-    if sys::keep_only(kept).is_err() {
+    if let Err(error) = sys::keep_only(kept) {
+        let report = Report::Stage(Stage::Descriptors, errno(&error));
+        let _ = rustix::io::write(descriptors.reports, &report.encode());
         sys::exit(1);
     }
     live_and_die_with_the_baker();
@@ -184,6 +188,11 @@ pub(crate) fn first_process(plan: &mut Plan, descriptors: &Descriptors<'_>) -> !
         Stage::Session,
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Into::into),
     );
+    must(Stage::Session, rustix::thread::set_name(c"init").map_err(Into::into));
+    if let Some(command_line) = plan.command_line.take() {
+        command_line.overwrite(b"init");
+    }
+    sys::fix_personality();
     let listener = install(&plan.filter);
     match must(Stage::Fork, sys::fork()) {
         None => {

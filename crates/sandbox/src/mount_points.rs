@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use rustix::io::{self, Errno};
 
 /// What lies at a mount point.
@@ -54,11 +54,17 @@ impl MountPoints {
         self.open(path).is_ok()
     }
 
-    /// Makes what is missing of a path (absolute, without `..`), folders above it included.
+    /// Makes what is missing of a path (absolute, without `..`), folders above it included. Fails when there is
+    /// something of another kind.
     pub(crate) fn ensure(&mut self, path: &Path, kind: Kind) -> io::Result<()> {
         let path = path.strip_prefix("/").unwrap_or(path);
-        if self.has(path) {
-            return Ok(());
+        if let Ok(there) = self.open(path) {
+            let folder = FileType::from_raw_mode(rustix::fs::fstat(&there)?.st_mode).is_dir();
+            return match (kind, folder) {
+                (Kind::Folder, false) => Err(Errno::NOTDIR),
+                (Kind::File, true) => Err(Errno::ISDIR),
+                _ => Ok(()),
+            };
         }
         let mut parent = self.open(Path::new(""))?;
         let mut so_far = std::path::PathBuf::new();

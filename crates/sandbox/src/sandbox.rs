@@ -264,7 +264,8 @@ impl Sandbox {
         self
     }
 
-    /// Whether programs may mount, within the sandbox, and make user namespaces. They may not unless this says so.
+    /// Whether programs may mount, within the sandbox, and make user namespaces. They may not unless this says so:
+    /// with it they can also take away what covers the host's entries of /proc.
     #[must_use]
     pub fn may_mount(mut self, may: bool) -> Self {
         self.may_mount = may;
@@ -311,6 +312,7 @@ impl Sandbox {
                 uname: self.uname()?,
             },
             program,
+            command_line: sys::command_line(),
         };
         let input = open_input(stdin).map_err(system("prepare the standard input"))?;
         let (output_end, inner_output) = pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe"))?;
@@ -487,11 +489,15 @@ impl Sandbox {
         let mut builder = Builder::default();
         builder.steps.push(Step::PrivateMounts);
         let root_copy = builder.hold(text(root.as_os_str(), "the root")?, libc::MOUNT_ATTR_NODEV);
+        // Devices can be written to on a read-only mount, but their nodes, which are the host's, cannot be changed.
+        let device_attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
         let mut devices = Vec::new();
         for name in ["null", "zero", "full", "random", "urandom", "tty"] {
             let host = Path::new("/dev").join(name);
             match fs::metadata(&host) {
-                Ok(_) => devices.push((name, builder.hold(text(host.as_os_str(), "a device")?, 0))),
+                Ok(_) => {
+                    devices.push((name, builder.hold(text(host.as_os_str(), "a device")?, device_attributes)))
+                }
                 // A container without terminals.
                 Err(_) if name == "tty" => {}
                 Err(source) => return Err(SandboxError::Bind { path: host, source }),

@@ -111,16 +111,13 @@ impl Step {
                     Err(io::Errno::EXIST) => return Ok(()),
                     result => result?,
                 }
-                match owner {
-                    None => Ok(()),
-                    Some((uid, gid)) => rustix::fs::chownat(
-                        CWD,
-                        path.as_c_str(),
-                        Some(Uid::from_raw(*uid)),
-                        Some(Gid::from_raw(*gid)),
-                        AtFlags::SYMLINK_NOFOLLOW,
-                    ),
+                if let Some((uid, gid)) = owner {
+                    let (uid, gid) = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
+                    rustix::fs::chownat(CWD, path.as_c_str(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+                    // Neither mkdir nor chown leaves set-group-id alone.
+                    rustix::fs::chmodat(CWD, path.as_c_str(), Mode::from_raw_mode(*mode), AtFlags::empty())?;
                 }
+                Ok(())
             }
             Step::File { path, mode, bytes } => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;

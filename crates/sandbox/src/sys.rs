@@ -301,6 +301,41 @@ pub(crate) fn write_memory(pid: u32, address: u64, bytes: &[u8]) -> io::Result<(
     }
 }
 
+/// Gives the programs to come the same memory layout in every run, where that is allowed.
+pub(crate) fn fix_personality() {
+    // SAFETY: has an effect on the next execve only.
+    unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as c_ulong) };
+}
+
+/// Where this process's command line lies in its memory.
+#[derive(Debug)]
+pub(crate) struct CommandLine {
+    start: usize,
+    length: usize,
+}
+
+/// Finds this process's command line; `None` where the kernel does not tell.
+pub(crate) fn command_line() -> Option<CommandLine> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field, a name in parentheses, may hold spaces; after it the third is the first.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(45);
+    let (start, end): (usize, usize) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    (start != 0 && end > start).then(|| CommandLine { start, length: end - start })
+}
+
+impl CommandLine {
+    /// Puts another text there. Only for a process that does not look at its arguments any more.
+    pub(crate) fn overwrite(self, text: &[u8]) {
+        for at in 0..self.length {
+            // The last byte stays zero, or the kernel would look for more behind it.
+            let byte = if at + 1 == self.length { 0 } else { text.get(at).copied().unwrap_or(0) };
+            // SAFETY: the kernel put the arguments at this place of the stack, which is writable and stays mapped;
+            // nothing in this process holds a reference to them, because it never returns to the caller's code.
+            unsafe { std::ptr::with_exposed_provenance_mut::<u8>(self.start + at).write_volatile(byte) };
+        }
+    }
+}
+
 /// The name that the host's user database gives a user id. Single-threaded callers only.
 pub(crate) fn user_name(uid: u32) -> Option<Vec<u8>> {
     // SAFETY: the result is null or points to static data, copied before anything else can change it.

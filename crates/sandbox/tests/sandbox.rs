@@ -397,7 +397,7 @@ fn what_stays_in_the_background_dies_with_the_program() -> Outcome {
 fn orphans_are_buried() -> Outcome {
     let root = Root::new();
     let script = "for n in 1 2 3 4 5; do sh -c 'sleep 0 & sleep 0 &' ; done; \
-                  until [ $(ls -d /proc/[0-9]* | wc -l) -le 4 ]; do sleep 0.02; done; echo buried";
+                  until [ $(ls -d /proc/[0-9]* 2>/dev/null | wc -l) -le 4 ]; do sleep 0.02; done; echo buried";
     assert_eq!(shell(&root.sandbox(), script), "buried\n");
     Ok(())
 }

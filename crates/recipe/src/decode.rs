@@ -11,7 +11,7 @@ use crate::language::{self, Keys, Shape};
 use crate::limits;
 use crate::model::*;
 use crate::nearest::{advice, nearest};
-use crate::yaml::{Key, Node};
+use crate::yaml::{Key, Node, Value};
 use crate::{Arch, DeviceName};
 
 /// Reads the merged recipe for one architecture. `None` only when there are problems; a recipe may come with
@@ -97,7 +97,18 @@ impl Decoder<'_> {
         self.problems.push(span.error(message, label).help(help));
     }
 
+    /// Whether something inside a value was found wrong before.
+    fn has_problem(&self, node: &Node) -> bool {
+        let range = node.span.range();
+        self.problems
+            .iter()
+            .any(|problem| problem.file == node.span.file() && range.contains(&problem.span.start))
+    }
+
     fn required(&mut self, node: &Node, keys: &Keys) {
+        if matches!(node.value, Value::Wrong) {
+            return;
+        }
         for field in keys.fields.iter().filter(|field| field.required) {
             if node.get(field.name).is_none() {
                 let message = format!("{} needs a `{}`", keys.what, field.name);
@@ -203,43 +214,34 @@ impl Decoder<'_> {
     }
 
     fn image_name(&mut self, name: Option<&Text>, version: Option<&Text>) -> Option<String> {
-        let (name, span) = name?;
-        let good = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-');
-        if !good {
-            self.error(
-                span,
-                format!("`{name}` cannot be a recipe's name"),
-                "not a name",
-                "use small letters, digits, dots and dashes, a letter or digit first",
-            );
-            return None;
-        }
-        let mut image = name.clone();
-        let mut at = span;
-        if let Some((version, span)) = version {
-            let good = version.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+        let name = name.filter(|(name, span)| {
+            let good = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-');
             if !good {
-                self.error(
-                    span,
-                    format!("`{version}` cannot be a recipe's version"),
-                    "not a version",
-                    "it becomes a part of the image's name: use letters, digits, dots, dashes and _, a letter or digit first",
-                );
-                return None;
+                let help = "use small letters, digits, dots and dashes, a letter or digit first";
+                self.error(span, format!("`{name}` cannot be a recipe's name"), "not a name", help);
             }
-            image = format!("{name}-{version}");
-            at = span;
+            good
+        });
+        let mut good_version = true;
+        if let Some((version, span)) = version {
+            good_version = version.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+            if !good_version {
+                let help = "it becomes a part of the image's name: use letters, digits, dots, dashes and _, a letter or \
+                            digit first";
+                self.error(span, format!("`{version}` cannot be a recipe's version"), "not a version", help);
+            }
         }
+        let ((name, span), true) = (name?, good_version) else { return None };
+        let (image, at) = match version {
+            Some((version, at)) => (format!("{name}-{version}"), at),
+            None => (name.clone(), span),
+        };
         let (least, most) = limits::IMAGE_NAME;
         if !(least..=most).contains(&image.len()) {
-            self.error(
-                at,
-                format!("the image's name `{image}` has {} characters", image.len()),
-                format!("EC2 takes {least} to {most}"),
-                "choose another name or version",
-            );
+            let message = format!("the image's name has {} characters", image.len());
+            self.error(at, message, format!("EC2 takes {least} to {most}"), "choose another name or version");
             return None;
         }
         Some(image)
@@ -414,14 +416,7 @@ impl Decoder<'_> {
         for (key, node) in others(root.get("motd"), &[]) {
             let Some(scalar) = node.scalar() else { continue };
             if !runs_as_part(&key.text) {
-                let fixed: String = key
-                    .text
-                    .split('.')
-                    .next()
-                    .unwrap_or("")
-                    .chars()
-                    .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-                    .collect();
+                let fixed = runnable_name(&key.text);
                 let help = if fixed.is_empty() {
                     "use letters, digits, dashes and _".to_owned()
                 } else {
@@ -494,6 +489,11 @@ impl Decoder<'_> {
                         "one too many",
                         "take one of them away",
                     );
+                    None
+                }
+                (None, None)
+                    if node.get("content").or(node.get("source")).is_some() || self.has_problem(node) =>
+                {
                     None
                 }
                 (None, None) => {
@@ -1076,7 +1076,7 @@ impl Decoder<'_> {
         if !(least..=most).contains(&gib) {
             self.error(
                 &volume.size_span,
-                format!("a {name} volume cannot have {gib} GiB"),
+                format!("a volume of type {name} cannot have {gib} GiB"),
                 format!("{name} takes {least} to {most} GiB"),
                 "change the size or the type",
             );
@@ -1084,7 +1084,7 @@ impl Decoder<'_> {
         if volume.root && !limits.boot {
             self.error(
                 &asked("type"),
-                format!("no machine boots from a {name} volume"),
+                format!("no machine boots from a volume of type {name}"),
                 "the root's type",
                 "use gp3 for the root",
             );
@@ -1092,14 +1092,14 @@ impl Decoder<'_> {
         match (limits.iops, volume.iops.map(u64::from)) {
             (None, Some(_)) => self.error(
                 &asked("iops"),
-                format!("a {name} volume takes no `iops`"),
+                format!("a volume of type {name} takes no `iops`"),
                 "",
                 "take it away, or use gp3, io1 or io2",
             ),
             (Some(_), None) if limits.iops_required => {
                 self.error(
                     &asked("type"),
-                    format!("an {name} volume needs `iops`"),
+                    format!("a volume of type {name} needs `iops`"),
                     "has none",
                     "add `iops: 1000`, or use gp3",
                 );
@@ -1122,7 +1122,7 @@ impl Decoder<'_> {
         match (limits.throughput, volume.throughput.map(u64::from)) {
             (None, Some(_)) => self.error(
                 &asked("throughput"),
-                format!("a {name} volume takes no `throughput`"),
+                format!("a volume of type {name} takes no `throughput`"),
                 "",
                 "take it away, or use gp3",
             ),
@@ -1224,11 +1224,7 @@ impl Decoder<'_> {
 
     fn check(&mut self, node: &Node, users: &[User], volumes: &[Volume]) -> Option<Check> {
         let [(kind, body)] = node.entries() else {
-            if !node.entries().is_empty()
-                || !self.problems.iter().any(|problem| {
-                    problem.file == node.span.file() && node.span.range().contains(&problem.span.start)
-                })
-            {
+            if !self.has_problem(node) {
                 self.error(
                     &node.span,
                     "a check is one of http, login, ssh, mount, console",
@@ -1303,8 +1299,7 @@ impl Decoder<'_> {
                 match volumes.iter().find(|volume| volume.device.same_device(&device)) {
                     None => {
                         let names: Vec<&str> = volumes.iter().map(|volume| volume.device.as_str()).collect();
-                        let help = advice(device.as_str(), &names, "the recipe's volumes are")
-                            .unwrap_or_else(|| "add the volume to `volumes`".to_owned());
+                        let help = format!("the recipe's volumes are: {}", names.join(", "));
                         self.error(&span, format!("no volume is attached as `{device}`"), "", help);
                     }
                     Some(volume) if volume.mount.as_deref() != Some(path.as_str()) => {
@@ -1514,8 +1509,17 @@ fn first_line(span: &Span) -> Span {
 }
 
 fn lower(doc: &str) -> String {
-    let mut chars = doc.trim_end_matches('.').chars();
+    let first = doc.split(". ").next().unwrap_or(doc);
+    let mut chars = first.trim_end_matches('.').chars();
     chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// The nearest name that `run-parts` does run: without an extension, a dash for whatever else is not allowed.
+fn runnable_name(name: &str) -> String {
+    let stem = [".sh", ".bash", ".py", ".pl"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let dashed: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
+    dashed.trim_matches('-').to_owned()
 }
 
 fn is_file_name(name: &str) -> bool {
@@ -1593,8 +1597,8 @@ mod tests {
         for bad in ["a", "Apache2", "libc6:amd64", "-x", "a_b", ""] {
             assert!(!is_package_name(bad), "{bad}");
         }
-        for good in ["2.4.65-2", "1:10.0p1-7+deb13u4", "0~rc1", "1.0:2-3"] {
-            assert!(is_package_version(good) || good == "1.0:2-3", "{good}");
+        for good in ["2.4.65-2", "1:10.0p1-7+deb13u4", "0~rc1", "1:2:3-4"] {
+            assert!(is_package_version(good), "{good}");
         }
         for bad in ["", "x", "1-", "a:1", "1_2", ":1"] {
             assert!(!is_package_version(bad), "{bad}");

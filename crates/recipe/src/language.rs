@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::diagnostic::Diagnostic;
 use crate::limits;
 use crate::nearest::advice;
-use crate::yaml::{self, Node};
+use crate::yaml::{self, Key, Node};
 
 pub(crate) const SUITES: &[&str] = &["trixie", "bookworm"];
 pub(crate) const FAMILIES: &[&str] = &["debian"];
@@ -383,12 +383,13 @@ pub(crate) fn check_structure(
                         );
                         return None;
                     }
-                    check_structure(item, shape, what, problems)
+                    check_structure(item, shape, &format!("an entry of {what}"), problems)
                 })
                 .collect(),
         ),
         (yaml::Value::Map(entries), Shape::Keys(keys)) => {
             let mut kept = Vec::new();
+            let wrong = |key: &Key| Node { span: key.span.clone(), value: yaml::Value::Wrong };
             for (key, node) in entries {
                 if key.text.contains("${{") {
                     problems.push(
@@ -398,14 +399,13 @@ pub(crate) fn check_structure(
                     );
                 } else if let Some(field) = keys.fields.iter().find(|field| field.name == key.text) {
                     let what = format!("`{}`", field.name);
-                    if let Some(node) = check_structure(node, &field.shape, &what, problems) {
-                        kept.push((key, node));
-                    }
+                    let node =
+                        check_structure(node, &field.shape, &what, problems).unwrap_or_else(|| wrong(&key));
+                    kept.push((key, node));
                 } else if let Some((shape, _)) = keys.others {
                     let what = format!("`{}`", key.text);
-                    if let Some(node) = check_structure(node, shape, &what, problems) {
-                        kept.push((key, node));
-                    }
+                    let node = check_structure(node, shape, &what, problems).unwrap_or_else(|| wrong(&key));
+                    kept.push((key, node));
                 } else {
                     let help = match key.text.as_str() {
                         "<<" => {

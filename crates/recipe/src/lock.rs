@@ -466,3 +466,153 @@ pub fn parse_time(text: &str) -> Option<i64> {
     // Only what is written the same way again is a time: no 31 February, no hour 25, no other separators.
     (format_time(seconds) == text).then_some(seconds)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn package(name: &str, source: usize) -> LockedPackage {
+        LockedPackage {
+            name: name.to_owned(),
+            version: "1:2.4.65-2~deb13u1".to_owned(),
+            architecture: "all".to_owned(),
+            size: 1234,
+            sha256: Digest::of(name.as_bytes()),
+            filename: format!("pool/main/a/{name}/{name}_2.4.65-2%7edeb13u1_all.deb"),
+            source,
+            auto: source == 1,
+        }
+    }
+
+    fn source(role: SourceRole, suite: &str) -> LockedSource {
+        LockedSource {
+            role,
+            suite: suite.to_owned(),
+            components: vec!["main".to_owned()],
+            date: 1_763_200_000,
+            sha256: Digest::of(suite.as_bytes()),
+        }
+    }
+
+    fn lock() -> Lock {
+        let locked = LockedArch {
+            request: Digest::of(b"asked"),
+            parent: None,
+            packages: vec![package("adduser", 0), package("cowsay", 1)],
+        };
+        Lock {
+            writers: BTreeMap::from([("ext4".to_owned(), 1), ("gpt".to_owned(), 2)]),
+            time: 1_763_200_000,
+            sources: vec![
+                source(SourceRole::Main, "trixie"),
+                source(SourceRole::Security, "trixie-security"),
+            ],
+            archs: BTreeMap::from([(Arch::X86_64, locked)]),
+        }
+    }
+
+    fn read(text: &str) -> Result<Lock, String> {
+        Lock::from_text(text, Path::new("web.lock")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let text = lock().to_text();
+        assert!(text.ends_with("]\n"));
+        assert_eq!(read(&text).unwrap(), lock());
+        assert_eq!(read(&text).unwrap().to_text(), text);
+    }
+
+    #[test]
+    fn the_text_does_not_depend_on_the_order_in_memory() {
+        let mut other = lock();
+        other.sources.reverse();
+        let packages = &mut other.archs.get_mut(&Arch::X86_64).unwrap().packages;
+        packages.reverse();
+        for package in packages {
+            package.source = 1 - package.source;
+        }
+        assert_eq!(other.to_text(), lock().to_text());
+        assert_eq!(other.digest(), lock().digest());
+    }
+
+    #[test]
+    fn one_package_is_one_line() {
+        let mut newer = lock();
+        newer.archs.get_mut(&Arch::X86_64).unwrap().packages[1].version = "2.4.66-1".to_owned();
+        let (old, new) = (lock().to_text(), newer.to_text());
+        assert_eq!(old.lines().zip(new.lines()).filter(|(old, new)| old != new).count(), 1);
+        assert_eq!(old.lines().count(), new.lines().count());
+    }
+
+    #[test]
+    fn a_lock_is_a_file_that_may_be_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.lock");
+        assert_eq!(Lock::read(&path).unwrap(), None);
+        lock().write(&path).unwrap();
+        assert_eq!(Lock::read(&path).unwrap(), Some(lock()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn damage_is_told_with_its_line() {
+        let text = lock().to_text();
+        let line = |needle: &str| text.lines().position(|line| line.contains(needle)).unwrap() + 1;
+        for (from, to, at, message) in [
+            ("version = 1\n", "version = 2\n", line("version = 1"), "format version 2"),
+            ("ext4\" = 1", "ext4\" = x", line("ext4"), "damaged"),
+            ("source = 1", "source = 7", line("cowsay"), "source 7, which is not in the lock"),
+            ("pool/main/a/cowsay/", "pool/../../etc/", line("cowsay"), "not a path below a mirror"),
+            ("\"all\", auto = true", "\"arm64\", auto = true", line("cowsay"), "is for arm64, not for amd64"),
+            ("name = \"cowsay\"", "name = \"aa\"", line("cowsay"), "out of order"),
+            ("name = \"cowsay\"", "name = \"Cow\"", line("cowsay"), "cannot be a package"),
+            ("request = \"", "request = \"zz", line("request"), "64 hexadecimal digits"),
+            ("auto = true, ", "auto = true, colour = 1, ", line("cowsay"), "unknown field `colour`"),
+            ("[arch.x86_64]", "[arch.mips]", line("[arch.x86_64]"), "mips"),
+            ("[writers]", "<<<<<<< HEAD\n[writers]", line("[writers]"), "damaged"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = read(&text.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(message) && error.starts_with(&format!("web.lock:{at}")), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_763_200_000, "2025-11-15T09:46:40Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(format_time(seconds), text);
+            assert_eq!(parse_time(text), Some(seconds));
+        }
+        for bad in [
+            "2025-02-30T00:00:00Z",
+            "2025-01-01T24:00:00Z",
+            "2025-01-01 00:00:00Z",
+            "2025-01-01T00:00:00+",
+            "",
+        ] {
+            assert_eq!(parse_time(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_comes_back(seconds in -62_135_596_800_i64..253_402_300_800) {
+            prop_assert_eq!(parse_time(&format_time(seconds)), Some(seconds));
+        }
+
+        #[test]
+        fn no_text_breaks_the_reader(text in "\\PC{0,300}") {
+            let _ = read(&text);
+            let _ = read(&format!("{}{text}", lock().to_text()));
+        }
+    }
+}

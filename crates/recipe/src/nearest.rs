@@ -14,7 +14,7 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// "did you mean …?", if something is near; else a list of what there is.
-pub(crate) fn advice<'a>(word: &str, candidates: &[&'a str], what: &str) -> Option<String> {
+pub(crate) fn advice(word: &str, candidates: &[&str], what: &str) -> Option<String> {
     if let Some(near) = nearest(word, candidates.iter().copied()) {
         return Some(format!("did you mean `{near}`?"));
     }

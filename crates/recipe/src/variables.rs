@@ -194,6 +194,7 @@ impl Variables {
                 let text = self.expand(&scalar.text, &node.span, &all, problems);
                 Value::Scalar(Scalar { text, plain: false, substituted: true })
             }
+            Value::Wrong => Value::Wrong,
             Value::Scalar(scalar) => Value::Scalar(scalar.clone()),
             Value::List(items) => {
                 Value::List(items.iter().map(|item| self.substitute(item, problems)).collect())

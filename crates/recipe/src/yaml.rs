@@ -27,6 +27,8 @@ pub(crate) enum Value {
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
+    /// Something else than what belongs here, which was said already.
+    Wrong,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +93,7 @@ impl Node {
     pub(crate) fn describe(&self) -> &'static str {
         match &self.value {
             _ if self.is_null() => "nothing",
+            Value::Wrong => "nothing",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
             Value::Scalar(scalar) if scalar.plain && matches!(scalar.text.as_str(), "true" | "false") => {
@@ -107,6 +110,7 @@ impl Node {
             (nodes + more, text + longer)
         };
         match &self.value {
+            Value::Wrong => (1, 0),
             Value::Scalar(scalar) => (1, scalar.text.len()),
             Value::List(items) => items.iter().fold((1, 0), add),
             Value::Map(entries) => entries.iter().fold((1, 0), |sum, (key, node)| {
@@ -122,8 +126,8 @@ pub(crate) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> O
     let options = granit_parser::options! {
         emit_comments: false,
         emit_unresolved_aliases: true,
-        block_nesting_limit: MAX_DEPTH,
-        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: 2 * MAX_DEPTH,
+        flow_nesting_limit: 2 * MAX_DEPTH,
     };
     let mut builder =
         Builder { file, problems, stack: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, text: 0 };
@@ -147,7 +151,7 @@ pub(crate) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> O
                 }
             }
             Ok((event, span)) => {
-                if let Err(problem) = builder.event(event, span.byte_range().unwrap_or(0..0)) {
+                if let Err(problem) = builder.event(event, span) {
                     builder.problems.push(*problem);
                     return None;
                 }
@@ -204,11 +208,14 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn event(&mut self, event: Event<'_>, range: std::ops::Range<usize>) -> Result<(), Box<Diagnostic>> {
-        let span = Span::new(self.file, range);
+    fn event(&mut self, event: Event<'_>, place: granit_parser::Span) -> Result<(), Box<Diagnostic>> {
+        let span = Span::new(self.file, place.byte_range().unwrap_or(0..0));
+        let tag_span =
+            place.tag_span().and_then(|tag| tag.byte_range()).map(|range| Span::new(self.file, range));
+        let tag_span = tag_span.as_ref().unwrap_or(&span);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let tagged = self.tag(tag.as_deref(), &span);
+                let tagged = self.tag(tag.as_deref(), tag_span);
                 let plain = style == ScalarStyle::Plain && !tagged;
                 self.count((1, text.len()), &span)?;
                 let node = Node {
@@ -218,11 +225,11 @@ impl Builder<'_> {
                 self.finish(node, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.tag(tag.as_deref(), &span);
+                self.tag(tag.as_deref(), tag_span);
                 self.open(Open::List { start: span.range().start, anchor, items: Vec::new() }, &span)
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.tag(tag.as_deref(), &span);
+                self.tag(tag.as_deref(), tag_span);
                 self.open(
                     Open::Map { start: span.range().start, anchor, entries: Vec::new(), key: None },
                     &span,

@@ -10,6 +10,12 @@ const ARCHITECTURE: u32 = 0xC000_00B7;
 /// x86_64's second set of call numbers begins with this bit.
 const X32_BIT: u32 = 0x4000_0000;
 
+#[cfg(target_arch = "x86_64")]
+const SYNC_FILE_RANGE: c_long = libc::SYS_sync_file_range;
+// libc does not name it.
+#[cfg(target_arch = "aarch64")]
+const SYNC_FILE_RANGE: c_long = 84;
+
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 
@@ -28,7 +34,7 @@ const ABSENT: u32 = fail(libc::ENOSYS);
 
 /// Calls that only make what is written durable.
 const SYNC: [c_long; 5] =
-    [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_sync, libc::SYS_syncfs, libc::SYS_sync_file_range];
+    [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_sync, libc::SYS_syncfs, SYNC_FILE_RANGE];
 
 /// Calls that reach the host, its kernel or its keys.
 const REFUSED: [c_long; 21] = [

@@ -22,7 +22,7 @@
 //! | `/tmp`, `/run` | private and gone afterwards; `/run` has the folders of the root's own, and `/run/lock` |
 //! | network | a loopback interface that is up; sockets other than local, IP and netlink ones do not exist |
 //! | uname | Linux, the sandbox's host name, a fixed release and version, the host's machine |
-//! | environment | PATH, HOME, LC_ALL, TERM, and what the caller set; umask 022, no input, 1024 (4096) descriptors |
+//! | environment | PATH, HOME, LC_ALL, TERM, and what the caller set; umask 022, no input unless given, 1024 (at most 4096) descriptors, the same memory layout in each run |
 //!
 //! Programs have the capabilities that installing software needs, and not those to mount, trace others or set up
 //! networks. A filter of system calls refuses what reaches the host's kernel (modules, clocks, keys, BPF, io_uring,
@@ -43,6 +43,9 @@
 //! Inside a namespace the kernel stores `security.capability` with the namespace's root id in it (revision 3). Read
 //! from inside, by this process after [`enter`] as by programs in the sandbox, the attribute has the plain form
 //! (revision 2) that belongs into an image; read it there and nowhere else.
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("the sandbox is made of Linux namespaces and knows the system calls of x86_64 and aarch64");
 
 mod filter;
 mod identity;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use proptest::prelude::*;
 use recipe::{
@@ -88,6 +89,39 @@ fn the_carried_base_is_the_one_beside_the_examples() {
     let text = fs::read_to_string(Path::new(RECIPES).join("base/debian-13.yaml")).unwrap();
     let beside = recipe(&[("recipe.yaml", "name: web\nextends: base.yaml\n"), ("base.yaml", &text)], &[]);
     assert_eq!(serde_json::to_value(carried).unwrap(), serde_json::to_value(beside).unwrap());
+}
+
+#[test]
+fn the_bases_program_finds_a_disks_names_in_the_smbios_table() {
+    let recipe = recipe(&[("recipe.yaml", "name: web\nextends: builtin:debian-13\n")], &[]);
+    let file = recipe.files.iter().find(|file| file.path == "/usr/lib/bakehouse/device-names").unwrap();
+    let Payload::Content(script) = &file.payload else { panic!("{file:?}") };
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("DMI");
+    let strings = ["0=/dev/xvda", "1=/dev/sdf", "2=/dev/sda1", "3=/dev/xvdba", "4=/dev/nvme0n1"]
+        .map(|text| format!("bakehouse:device:vol0123456789abcdef{text}\0"))
+        .concat();
+    fs::write(
+        &table,
+        [b"\x00\x18\xff\x00bios\0\0\x0b\x05\x0a\x0b\x03".as_slice(), strings.as_bytes(), b"\0\x7f\x04\0\0"]
+            .concat(),
+    )
+    .unwrap();
+    assert!(script.contains("/sys/firmware/dmi/tables/DMI"));
+    let script = script.replace("/sys/firmware/dmi/tables/DMI", table.to_str().unwrap());
+    let names = |arguments: &[&str]| {
+        let run =
+            Command::new("sh").arg("-c").arg(&script).arg("device-names").args(arguments).output().unwrap();
+        run.status.success().then(|| String::from_utf8(run.stdout).unwrap().trim_end().to_owned())
+    };
+    assert_eq!(names(&["vol0123456789abcdef0"]).as_deref(), Some("xvda sda"));
+    assert_eq!(names(&["vol0123456789abcdef0", "1"]).as_deref(), Some("xvda1 sda1"));
+    assert_eq!(names(&["vol0123456789abcdef1"]).as_deref(), Some("xvdf sdf"));
+    assert_eq!(names(&["vol0123456789abcdef2", "15"]).as_deref(), Some("xvda15 sda15"));
+    assert_eq!(names(&["vol0123456789abcdef3"]).as_deref(), Some("xvdba"));
+    for unknown in ["vol0123456789abcdef4", "vol0123456789abcdef", "vol.*", ""] {
+        assert_eq!(names(&[unknown]), None, "{unknown}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -37,7 +38,6 @@ pub struct Machine {
     child: Child,
     guard: Option<Child>,
     qmp: Qmp,
-    started: Instant,
     up_after: Option<Duration>,
     boot_id: String,
     /// Where in the console's file this boot begins.
@@ -123,7 +123,6 @@ pub fn start(
     let arguments = qemu_arguments(spec, programs, &places)?;
     let errors_path = work.join("qemu.log");
     let errors = File::create(&errors_path).map_err(|source| file_error("create", &errors_path, source))?;
-    let started = Instant::now();
     let mut child = programs
         .qemu
         .command()
@@ -151,7 +150,6 @@ pub fn start(
         child,
         guard,
         qmp,
-        started,
         up_after: None,
         boot_id: String::new(),
         console_from: 0,
@@ -348,7 +346,9 @@ impl Machine {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(self.not_up(from, format!("QEMU ended with {status}{}", self.qemu_words())));
             }
-            if let Some(line) = console::fatal_line(&console) {
+            // SeaBIOS says elsewhere that it found nothing to boot.
+            let firmware = if console.is_empty() { self.firmware_log() } else { String::new() };
+            if let Some(line) = console::fatal_line(&console).or_else(|| console::fatal_line(&firmware)) {
                 // What comes after it is part of the story.
                 std::thread::sleep(Duration::from_secs(2));
                 return Err(self.not_up(from, format!("the console says `{line}`")));
@@ -378,6 +378,12 @@ impl Machine {
         }
     }
 
+    /// What SeaBIOS said about its own doings; empty under UEFI, which speaks on the console.
+    fn firmware_log(&self) -> String {
+        let bytes = std::fs::read(&self.places.firmware_log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     fn qemu_words(&self) -> String {
         match std::fs::read_to_string(self.work.join("qemu.log")).unwrap_or_default().trim() {
             "" => String::new(),
@@ -390,10 +396,8 @@ impl Machine {
         let console = self.console_since(self.console_from);
         let stage = console::stage(&console);
         let mut lines = console::telling_lines(&console, TELLING_LINES);
-        if stage == Stage::Firmware
-            && let Ok(firmware) = std::fs::read(&self.places.firmware_log)
-        {
-            lines.extend(console::telling_lines(&String::from_utf8_lossy(&firmware), TELLING_LINES));
+        if stage == Stage::Firmware {
+            lines.extend(console::telling_lines(&self.firmware_log(), TELLING_LINES));
         }
         BootError::NotUp { stage, seconds: from.elapsed().as_secs(), reason, console: lines }
     }
@@ -417,6 +421,13 @@ impl Machine {
             return Shutdown::Clean;
         }
         Shutdown::Forced
+    }
+
+    /// Whether the guest can open a TCP connection to an address. Of all there are, it should reach only the metadata
+    /// service's port 80.
+    pub fn guest_can_connect(&mut self, address: Ipv4Addr, port: u16) -> Result<bool, BootError> {
+        let script = format!("timeout 10 bash -c '</dev/tcp/{address}/{port}'");
+        Ok(self.ssh(&script, Duration::from_secs(120))?.success())
     }
 
     /// Whether QEMU still runs.

@@ -33,46 +33,59 @@ impl fmt::Display for Stage {
     }
 }
 
+/// Where in a line a text must stand to count.
+#[derive(Clone, Copy)]
+enum Place {
+    Start,
+    Anywhere,
+}
+use Place::{Anywhere, Start};
+
+impl Place {
+    fn has(self, line: &str, text: &str) -> bool {
+        match self {
+            Start => line.starts_with(text),
+            Anywhere => line.contains(text),
+        }
+    }
+}
+
 /// Text that shows that a stage was reached. What a later stage says counts for all before it.
-const MARKERS: &[(&str, Stage)] = &[
-    ("GRUB loading", Stage::BootLoader),
-    ("Welcome to GRUB", Stage::BootLoader),
-    ("GNU GRUB", Stage::BootLoader),
-    ("grub>", Stage::BootLoader),
-    ("grub rescue>", Stage::BootLoader),
-    ("error: no such device", Stage::BootLoader),
-    ("error: file `", Stage::BootLoader),
-    ("error: disk `", Stage::BootLoader),
-    ("] Linux version ", Stage::Kernel),
-    ("EFI stub: ", Stage::Kernel),
-    ("Run /init as init process", Stage::Initramfs),
-    ("Loading, please wait", Stage::Initramfs),
-    ("Begin: ", Stage::Initramfs),
-    ("(initramfs)", Stage::Initramfs),
-    ("] systemd[1]: Detected architecture", Stage::Init),
-    ("Welcome to ", Stage::Init),
-    ("Run /sbin/init as init process", Stage::Init),
-    ("Reached target network.target", Stage::Network),
-    ("network-online.target", Stage::Network),
-    ("Reached target multi-user.target", Stage::Services),
-    (" login: ", Stage::Services),
+const MARKERS: &[(Place, &str, Stage)] = &[
+    (Anywhere, "GRUB loading", Stage::BootLoader),
+    (Anywhere, "Welcome to GRUB", Stage::BootLoader),
+    (Anywhere, "GNU GRUB", Stage::BootLoader),
+    (Start, "grub>", Stage::BootLoader),
+    (Start, "grub rescue>", Stage::BootLoader),
+    (Start, "error: ", Stage::BootLoader),
+    (Anywhere, "] Linux version ", Stage::Kernel),
+    (Start, "EFI stub: ", Stage::Kernel),
+    (Anywhere, "] Run /init as init process", Stage::Initramfs),
+    (Start, "Loading, please wait", Stage::Initramfs),
+    (Start, "Begin: ", Stage::Initramfs),
+    (Start, "(initramfs)", Stage::Initramfs),
+    (Anywhere, "] Run /sbin/init as init process", Stage::Init),
+    (Anywhere, "] systemd[1]: ", Stage::Init),
+    (Anywhere, "Reached target network.target", Stage::Network),
+    (Anywhere, "Reached target network-online.target", Stage::Network),
+    (Anywhere, "Reached target multi-user.target", Stage::Services),
+    (Anywhere, " login: ", Stage::Services),
 ];
 
 /// Text after which no boot goes on by itself.
-const FATAL: &[&str] = &[
-    "Kernel panic - not syncing",
-    "grub rescue>",
-    "grub> ",
-    "(initramfs)",
-    "You are in emergency mode",
-    "You are in rescue mode",
-    "Press Enter for maintenance",
-    "No bootable device",
-    "No bootable option or device was found",
-    "UEFI Interactive Shell",
-    "Shell> ",
-    "Press any key to proceed",
-    "end Kernel panic",
+const FATAL: &[(Place, &str)] = &[
+    (Anywhere, "Kernel panic - not syncing"),
+    (Start, "grub rescue>"),
+    (Start, "grub>"),
+    (Start, "(initramfs)"),
+    (Anywhere, "You are in emergency mode"),
+    (Anywhere, "You are in rescue mode"),
+    (Anywhere, "Press Enter for maintenance"),
+    (Anywhere, "Press any key to proceed"),
+    (Start, "No bootable device"),
+    (Anywhere, "No bootable option or device was found"),
+    (Start, "UEFI Interactive Shell"),
+    (Start, "Shell>"),
 ];
 
 /// Text that tells a person why a boot failed, in any case of letters.
@@ -88,45 +101,49 @@ const TELLING: &[&str] = &[
     "security violation",
     "access denied",
     "timed out",
-    "dependency failed",
     "out of memory",
     "no bootable",
 ];
 
-/// The stage that a console's text shows; `firmware` is what the firmware alone said.
+/// What sounds like a failure in every boot, in small letters.
+const HARMLESS: &[&str] = &[
+    "tsc calibration failed",
+    "failed to get a good estimate",
+    "correctable errors collector",
+    "errors=remount-ro",
+];
+
+fn lines(console: &str) -> impl Iterator<Item = String> {
+    console.lines().map(|line| without_escapes(line).trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+/// The stage that a console's text shows.
 pub fn stage(console: &str) -> Stage {
-    let reached = |(marker, stage): &(&str, Stage)| match *stage {
-        // systemd colours its greeting, GRUB greets in the same words.
-        Stage::Init if *marker == "Welcome to " => console
-            .lines()
-            .map(without_escapes)
-            .any(|line| line.trim_start().starts_with("Welcome to ") && !line.contains("GRUB")),
-        Stage::Initramfs if *marker == "Begin: " => console.lines().any(|line| line.starts_with("Begin: ")),
-        _ => console.contains(marker),
+    let reached = |line: String| {
+        let marked = MARKERS.iter().filter(|(place, text, _)| place.has(&line, text));
+        marked.map(|(_, _, stage)| *stage).max()
     };
-    MARKERS.iter().filter(|marker| reached(marker)).map(|(_, stage)| *stage).max().unwrap_or(Stage::Firmware)
+    lines(console).filter_map(reached).max().unwrap_or(Stage::Firmware)
 }
 
 /// The line after which this boot cannot go on, if the console has one.
 pub fn fatal_line(console: &str) -> Option<String> {
-    let line =
-        console.lines().map(without_escapes).find(|line| FATAL.iter().any(|text| line.contains(text)))?;
-    Some(line.trim().to_owned())
+    lines(console).find(|line| FATAL.iter().any(|(place, text)| place.has(line, text)))
 }
 
-/// The lines of a console that tell why a boot failed: those that speak of errors (the last `most`), then the last
+/// The lines of a console that tell why a boot failed: of those that speak of errors the last `most`, then the last
 /// `most` of all, each once, in their order, without colours.
 pub fn telling_lines(console: &str, most: usize) -> Vec<String> {
-    let lines = console.lines().map(|line| without_escapes(line).trim().to_owned()).collect::<Vec<_>>();
-    let lines = lines.iter().filter(|line| !line.is_empty()).collect::<Vec<_>>();
-    let tail = lines.len().saturating_sub(most);
-    let speaks = |line: &str| {
+    let lines = lines(console).collect::<Vec<_>>();
+    let (before, tail) = lines.split_at(lines.len().saturating_sub(most));
+    let speaks = |line: &&String| {
         let line = line.to_lowercase();
-        TELLING.iter().any(|text| line.contains(text)) && !line.contains("errors=remount-ro")
+        let has = |texts: &[&str]| texts.iter().any(|text| line.contains(text));
+        has(TELLING) && !has(HARMLESS)
     };
-    let mut telling = lines[..tail].iter().rev().filter(|line| speaks(line)).take(most).collect::<Vec<_>>();
+    let mut telling = before.iter().rev().filter(speaks).take(most).collect::<Vec<_>>();
     telling.reverse();
-    telling.into_iter().chain(&lines[tail..]).map(|line| (*line).clone()).collect()
+    telling.into_iter().chain(tail).cloned().collect()
 }
 
 /// A line without ANSI escape sequences and carriage returns.
@@ -153,4 +170,82 @@ pub fn without_escapes(line: &str) -> String {
         }
     }
     clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOT: &str = include_str!("../testdata/boot.txt");
+
+    fn until(text: &str) -> &'static str {
+        &BOOT[..BOOT.find(text).unwrap()]
+    }
+
+    #[test]
+    fn a_good_boot_goes_through_every_stage() {
+        assert_eq!(stage(""), Stage::Firmware);
+        assert_eq!(stage(until("Run /init")), Stage::Kernel);
+        assert_eq!(stage(until("systemd[1]: systemd 257")), Stage::Initramfs);
+        assert_eq!(stage(until("Reached target \u{1b}[0;1;39mnetwork.target")), Stage::Init);
+        assert_eq!(stage(until("Reached target \u{1b}[0;1;39mmulti-user")), Stage::Network);
+        assert_eq!(stage(BOOT), Stage::Services);
+        assert_eq!(fatal_line(BOOT), None);
+    }
+
+    #[test]
+    fn failed_boots_say_where_and_why() {
+        let cases = [
+            (
+                include_str!("../testdata/grub-no-kernel.txt"),
+                Stage::BootLoader,
+                "grub>",
+                "error: file `/boot/vmlinuz-9.9' not found.",
+            ),
+            (
+                include_str!("../testdata/kernel-panic.txt"),
+                Stage::Kernel,
+                "Kernel panic - not syncing: VFS",
+                "VFS: Cannot open root device",
+            ),
+            (
+                include_str!("../testdata/initramfs-shell.txt"),
+                Stage::Initramfs,
+                "(initramfs)",
+                "ALERT!  UUID=99999999-2222-8333-8444-555555555555 does not exist.",
+            ),
+            (
+                include_str!("../testdata/uefi-shell.txt"),
+                Stage::Firmware,
+                "UEFI Interactive Shell",
+                "BdsDxe: failed to load Boot0001",
+            ),
+            (
+                include_str!("../testdata/bios-no-disk.txt"),
+                Stage::Firmware,
+                "No bootable device.",
+                "Boot failed: not a bootable disk",
+            ),
+        ];
+        for (console, where_to, fatal, why) in cases {
+            assert_eq!(stage(console), where_to);
+            let line = fatal_line(console).unwrap();
+            assert!(line.contains(fatal), "{line}");
+            let telling = telling_lines(console, 15);
+            assert!(telling.iter().any(|line| line.contains(why)), "{telling:#?}");
+        }
+    }
+
+    #[test]
+    fn telling_lines_are_few_and_in_order() {
+        let mut console = String::from("one failed\nnothing\ntwo: error\nFast TSC calibration failed\n");
+        console.extend((0..40).map(|line| format!("line {line}\n")));
+        assert_eq!(telling_lines(&console, 2), ["one failed", "two: error", "line 38", "line 39"]);
+    }
+
+    #[test]
+    fn escapes_are_dropped() {
+        assert_eq!(without_escapes("[\u{1b}[0;32m  OK  \u{1b}[0m]\r"), "[  OK  ]");
+        assert_eq!(without_escapes("a\u{1b}]0;title\u{7}b\u{1b}]0;t\u{1b}\\c\u{1b}"), "abc");
+    }
 }

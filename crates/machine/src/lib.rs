@@ -20,9 +20,12 @@
 
 mod accel;
 mod boot;
+mod check;
 mod console;
 mod error;
+mod http;
 mod metadata;
+mod probe;
 mod process;
 mod profile;
 mod program;
@@ -32,9 +35,11 @@ mod ssh;
 
 pub use accel::Accel;
 pub use boot::{Log, Machine, Shutdown, boot, start};
+pub use check::{Check, CheckResult, run_checks};
 pub use console::{Stage, fatal_line, stage, telling_lines, without_escapes};
 pub use error::BootError;
 pub use metadata::{Instance, MetadataService};
+pub use probe::{boot_sector, probe_kvm};
 pub use process::Output;
 pub use profile::{BootLimit, DiskBus, Firmware, Profile, ProfileError, Smbios};
 pub use program::{FirmwareDirs, Launcher, Programs};

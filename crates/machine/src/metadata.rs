@@ -408,3 +408,187 @@ fn write_response(output: &mut UnixStream, response: &Response, head: bool, clos
     }
     output.write_all(&bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance() -> Instance {
+        Instance {
+            ami_id: "ami-0123456789abcdef0".into(),
+            instance_id: "i-0123456789abcdef0".into(),
+            instance_type: "t3.small".into(),
+            architecture: "x86_64".into(),
+            region: "local".into(),
+            account: "000000000000".into(),
+            public_keys: vec![("bakehouse".into(), "ssh-ed25519 AAAA bakehouse".into())],
+            block_devices: vec![("ami".into(), "/dev/xvda".into()), ("root".into(), "/dev/xvda".into())],
+            user_data: None,
+        }
+    }
+
+    struct Client {
+        connection: BufReader<UnixStream>,
+        token: Option<String>,
+    }
+
+    impl Client {
+        fn new(service: &MetadataService) -> Self {
+            Self { connection: BufReader::new(UnixStream::connect(service.socket()).unwrap()), token: None }
+        }
+
+        fn with_token(service: &MetadataService) -> Self {
+            let mut client = Self::new(service);
+            let (status, token) =
+                client.ask("PUT", "/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 21600\r\n");
+            assert_eq!(status, 200);
+            client.token = Some(token);
+            client
+        }
+
+        fn ask(&mut self, method: &str, path: &str, headers: &str) -> (u16, String) {
+            let token = self.token.iter().map(|token| format!("x-aws-EC2-metadata-token: {token}\r\n"));
+            let head = format!(
+                "{method} {path} HTTP/1.1\r\nHost: 169.254.169.254\r\n{}{headers}\r\n",
+                token.collect::<String>()
+            );
+            self.connection.get_mut().write_all(head.as_bytes()).unwrap();
+            self.answer()
+        }
+
+        fn answer(&mut self) -> (u16, String) {
+            let mut line = String::new();
+            self.connection.read_line(&mut line).unwrap();
+            let status = line.split(' ').nth(1).unwrap().parse().unwrap();
+            let mut length = 0;
+            while line != "\r\n" {
+                line.clear();
+                self.connection.read_line(&mut line).unwrap();
+                if let Some(value) = line.strip_prefix("Content-Length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            let mut body = vec![0; length];
+            self.connection.read_exact(&mut body).unwrap();
+            (status, String::from_utf8(body).unwrap())
+        }
+
+        fn get(&mut self, path: &str) -> (u16, String) {
+            self.ask("GET", path, "")
+        }
+    }
+
+    fn service(instance: Instance) -> (tempfile::TempDir, MetadataService) {
+        let folder = tempfile::tempdir().unwrap();
+        let service = MetadataService::start(&folder.path().join("metadata"), instance).unwrap();
+        (folder, service)
+    }
+
+    #[test]
+    fn nothing_is_told_without_a_token() {
+        let (_folder, service) = service(instance());
+        let mut client = Client::new(&service);
+        assert_eq!(client.get("/latest/meta-data/").0, 401);
+        assert_eq!(client.get("/").0, 401);
+        for wrong in ["", "0", "21601", "-1", "x"] {
+            let header = format!("X-aws-ec2-metadata-token-ttl-seconds: {wrong}\r\n");
+            assert_eq!(client.ask("PUT", "/latest/api/token", &header).0, 400, "{wrong}");
+        }
+        assert_eq!(client.ask("PUT", "/latest/api/token", "").0, 400);
+        let proxied = "X-aws-ec2-metadata-token-ttl-seconds: 60\r\nX-Forwarded-For: 10.0.0.1\r\n";
+        assert_eq!(client.ask("PUT", "/latest/api/token", proxied).0, 403);
+        client.token = Some("5460-0123456789abcdef0".into());
+        assert_eq!(client.get("/latest/meta-data/").0, 401);
+    }
+
+    #[test]
+    fn tokens_are_checked_and_end() {
+        let shared = Shared { instance: instance(), started: Instant::now() };
+        assert!(shared.accepts(&shared.token(1_000_000)));
+        assert!(!shared.accepts(&shared.token(0)));
+        let longer = shared.token(1_000).replacen(&format!("{:x}", 1_000), &format!("{:x}", 2_000), 1);
+        assert!(!shared.accepts(&longer));
+    }
+
+    /// Walks a tree as cloud-init does: an entry with a slash is a folder, one with `=` a key.
+    fn crawl(client: &mut Client, folder: &str, leaves: &mut Vec<(String, String)>) {
+        let (status, listing) = client.get(folder);
+        assert_eq!(status, 200, "{folder}");
+        for entry in listing.lines() {
+            if entry.ends_with('/') {
+                crawl(client, &format!("{folder}{entry}"), leaves);
+                continue;
+            }
+            let path = match entry.split_once('=') {
+                Some((index, _)) => format!("{folder}{index}/openssh-key"),
+                None => format!("{folder}{entry}"),
+            };
+            let (status, content) = client.get(&path);
+            assert_eq!(status, 200, "{path}");
+            leaves.push((path, content));
+        }
+    }
+
+    #[test]
+    fn every_listed_entry_is_there() {
+        let (_folder, service) = service(instance());
+        let mut client = Client::with_token(&service);
+        let (_, versions) = client.get("/");
+        assert!(versions.lines().any(|version| version == "2021-03-23"));
+        for version in versions.lines() {
+            let mut leaves = Vec::new();
+            crawl(&mut client, &format!("/{version}/meta-data/"), &mut leaves);
+            let leaf = |name: &str| {
+                let path = format!("/{version}/meta-data/{name}");
+                leaves.iter().find(|(leaf, _)| *leaf == path).map(|(_, content)| content.as_str())
+            };
+            assert_eq!(leaf("instance-id"), Some("i-0123456789abcdef0"));
+            assert_eq!(leaf("public-keys/0/openssh-key"), Some("ssh-ed25519 AAAA bakehouse"));
+            assert_eq!(leaf("block-device-mapping/root"), Some("/dev/xvda"));
+            assert_eq!(leaf("placement/availability-zone"), Some("locala"));
+            assert_eq!(leaf("local-hostname"), Some("ip-172-31-0-15.local.compute.internal"));
+            let card = format!("network/interfaces/macs/{GUEST_MAC}/device-number");
+            assert_eq!(leaf(&card), Some("0"));
+        }
+        assert_eq!(client.get("/latest/meta-data/public-keys/").1, "0=bakehouse");
+        assert_eq!(client.get("/latest/dynamic/instance-identity").1, "document");
+        let (_, document) = client.get("/latest/dynamic/instance-identity/document");
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        assert_eq!(document["instanceId"], "i-0123456789abcdef0");
+        assert_eq!(client.get("/latest/meta-data/tags/instance/").0, 404);
+        assert_eq!(client.get("/2031-01-01/meta-data/").0, 404);
+        assert_eq!(client.get("/latest/meta-data/ami-id/x").0, 404);
+    }
+
+    #[test]
+    fn user_data_is_given_as_it_is_or_not_at_all() {
+        let (_folder, without) = service(instance());
+        assert_eq!(Client::with_token(&without).get("/latest/user-data").0, 404);
+        let (_folder, with) = service(Instance { user_data: Some(b"#cloud-config\n".into()), ..instance() });
+        assert_eq!(Client::with_token(&with).get("/2021-03-23/user-data"), (200, "#cloud-config\n".into()));
+    }
+
+    #[test]
+    fn what_is_not_http_is_refused_and_a_body_is_read_past() {
+        let (_folder, service) = service(instance());
+        for nonsense in ["hello\r\n\r\n", "GET / SSH/2\r\n\r\n", "GET / HTTP/1.1\r\nno colon\r\n\r\n"] {
+            let mut client = Client::new(&service);
+            client.connection.get_mut().write_all(nonsense.as_bytes()).unwrap();
+            assert_eq!(client.answer().0, 400, "{nonsense:?}");
+        }
+        let mut client = Client::new(&service);
+        client.connection.get_mut().write_all(&[b'a'; LONGEST_HEAD as usize]).unwrap();
+        assert_eq!(client.answer().0, 400);
+
+        let mut client = Client::new(&service);
+        let put = "X-aws-ec2-metadata-token-ttl-seconds: 60\r\nContent-Length: 5\r\n\r\nhello";
+        client
+            .connection
+            .get_mut()
+            .write_all(format!("PUT /latest/api/token HTTP/1.1\r\n{put}").as_bytes())
+            .unwrap();
+        assert_eq!(client.answer().0, 200);
+        assert_eq!(client.ask("POST", "/latest/meta-data/", "").0, 405);
+        assert_eq!(client.ask("PUT", "/latest/meta-data/", "").0, 404);
+    }
+}

@@ -80,6 +80,12 @@ pub struct FirmwareDirs {
 }
 
 impl FirmwareDirs {
+    /// The folders of Debian's packages seabios, qemu-system-data, ovmf and qemu-efi-aarch64 below `root`.
+    pub fn below(root: &Path) -> Self {
+        let folders = |names: &[&str]| names.iter().map(|name| root.join("usr/share").join(name)).collect();
+        Self { qemu_data: folders(&["seabios", "qemu"]), uefi: folders(&["OVMF", "AAVMF"]) }
+    }
+
     /// The first of the UEFI folders that holds `file`.
     pub fn find_uefi(&self, file: &str) -> Option<PathBuf> {
         self.uefi.iter().map(|folder| folder.join(file)).find(|path| path.is_file())
@@ -104,23 +110,16 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// The programs in a tree of unpacked Debian packages of the host's architecture `triplet` (such as
-    /// `x86_64-linux-gnu`), run by the tree's own dynamic loader; `loader` is its path in the tree.
-    pub fn in_tree(tree: &Path, triplet: &str, loader: &str, qemu: &str) -> Self {
-        let libraries = [tree.join("usr/lib").join(triplet)];
-        let loader = tree.join(loader);
-        let launcher =
-            |name: &str| Launcher::through_loader(&loader, &libraries, &tree.join("usr/bin").join(name));
+    /// The programs in one folder; `qemu` is the name of QEMU's program for the architecture.
+    pub fn in_folder(folder: &Path, qemu: &str, firmware: FirmwareDirs) -> Self {
+        let launcher = |name: &str| Launcher::plain(folder.join(name));
         Self {
             qemu: launcher(qemu),
             qemu_img: launcher("qemu-img"),
             ssh: launcher("ssh"),
             ssh_keygen: launcher("ssh-keygen"),
             socat: launcher("socat"),
-            firmware: FirmwareDirs {
-                qemu_data: ["usr/share/seabios", "usr/share/qemu"].map(|folder| tree.join(folder)).into(),
-                uefi: ["usr/share/OVMF", "usr/share/AAVMF"].map(|folder| tree.join(folder)).into(),
-            },
+            firmware,
         }
     }
 }

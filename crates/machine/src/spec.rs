@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::metadata::{GUEST_ADDRESS, GUEST_MAC, Instance, derived_digits};
-use crate::program::quoted;
 use crate::qmp::NETWORK;
 use crate::{Accel, BootError, DiskBus, Firmware, Launcher, Profile, Programs};
 
@@ -278,7 +277,126 @@ fn relay(socat: &Launcher, socket: &str) -> Option<String> {
         }
         address.push(character);
     }
-    let line = socat.shell_words(&["-", &address])?;
-    debug_assert!(line.ends_with(&quoted(&address)));
-    Some(line)
+    socat.shell_words(&["-", &address])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FirmwareDirs;
+
+    fn arguments(profile: &str, firmware: FirmwareDirs) -> Result<Vec<String>, BootError> {
+        let profile = Profile::load(profile, None).unwrap();
+        let disks = vec![
+            Disk::volume("/dev/xvda", "/out/xvda.raw"),
+            Disk { device: "/dev/sdb".into(), base: None, size: Some(1 << 30), ephemeral: Some(0) },
+            Disk::volume("/dev/xvdf", "/out/xvdf.raw"),
+        ];
+        let spec = MachineSpec::new(profile, Accel::Tcg, "hello-web-1.0.0", disks);
+        let places = Places {
+            overlays: ["/w/disk0.qcow2", "/w/disk1.qcow2", "/w/disk2.qcow2"].map(PathBuf::from).into(),
+            vars: Some("/w/vars.fd".into()),
+            console: "/w/a,b.log".into(),
+            firmware_log: "/w/firmware.log".into(),
+            qmp: "/s/qmp".into(),
+            metadata: "/s/meta,data".into(),
+        };
+        let programs = Programs::in_folder(Path::new("/bin"), "qemu-system-x86_64", firmware);
+        let arguments = qemu_arguments(&spec, &programs, &places)?;
+        Ok(arguments.into_iter().map(|word| word.into_string().unwrap()).collect())
+    }
+
+    fn values<'a>(arguments: &'a [String], option: &str) -> Vec<&'a str> {
+        arguments.windows(2).filter(|pair| pair[0] == option).map(|pair| pair[1].as_str()).collect()
+    }
+
+    #[test]
+    fn a_bios_machine_boots_its_disk_and_nothing_else() {
+        let arguments = arguments("x86_64-bios", FirmwareDirs::default()).unwrap();
+        for never in ["-kernel", "-initrd", "-append", "-bios"] {
+            assert!(!arguments.iter().any(|word| word == never), "{never}");
+        }
+        assert_eq!(values(&arguments, "-boot"), ["strict=on"]);
+        let devices = values(&arguments, "-device");
+        let bootable = devices.iter().filter(|device| device.contains("bootindex")).collect::<Vec<_>>();
+        assert_eq!(bootable.len(), 1);
+        assert!(bootable[0].contains("drive=disk0"), "{bootable:?}");
+        assert!(devices.iter().any(|device| device.ends_with("romfile=")));
+    }
+
+    #[test]
+    fn the_network_ends_at_the_metadata_service() {
+        let arguments = arguments("x86_64-bios", FirmwareDirs::default()).unwrap();
+        let [network] = values(&arguments, "-netdev")[..] else { panic!("one network") };
+        assert!(network.contains(",restrict=on,") && network.contains(",ipv6=off,"), "{network}");
+        // Once for the shell, once for socat, once for QEMU.
+        assert!(
+            network
+                .ends_with(r"guestfwd=tcp:169.254.169.254:80-cmd:/bin/socat - 'UNIX-CONNECT:/s/meta\,,data'"),
+            "{network}"
+        );
+        assert!(values(&arguments, "-chardev").contains(&"file,id=console,path=/w/a,,b.log"));
+    }
+
+    #[test]
+    fn the_machine_says_that_it_is_ec2_and_what_its_disks_are() {
+        let arguments = arguments("x86_64-bios", FirmwareDirs::default()).unwrap();
+        let smbios = values(&arguments, "-smbios");
+        let field = |name: &str| smbios[0].split(',').find_map(|field| field.strip_prefix(name)).unwrap();
+        assert_eq!(field("uuid="), field("serial="));
+        assert!(field("uuid=").starts_with("ec2"));
+        for device in ["/dev/xvda", "/dev/sdb", "/dev/xvdf"] {
+            let serial = volume_serial(device);
+            assert_eq!(serial.len(), 20);
+            let told = format!("type=11,value=bakehouse:device:{serial}={device}");
+            assert!(smbios.contains(&told.as_str()), "{told}");
+            assert!(
+                values(&arguments, "-device").iter().any(|shown| shown.contains(&format!("serial={serial}")))
+            );
+        }
+    }
+
+    #[test]
+    fn secure_boot_guards_its_variables_and_missing_firmware_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let firmware = FirmwareDirs { qemu_data: Vec::new(), uefi: vec![folder.path().into()] };
+        let error = arguments("x86_64-uefi-secure-boot", firmware.clone()).unwrap_err().to_string();
+        assert!(
+            error.contains("OVMF_CODE_4M.secboot.fd") && error.contains(folder.path().to_str().unwrap()),
+            "{error}"
+        );
+
+        std::fs::write(folder.path().join("OVMF_CODE_4M.secboot.fd"), []).unwrap();
+        let arguments = arguments("x86_64-uefi-secure-boot", firmware).unwrap();
+        assert_eq!(
+            values(&arguments, "-machine"),
+            ["q35,smm=on,pflash0=firmware-code,pflash1=firmware-vars"]
+        );
+        assert_eq!(values(&arguments, "-global"), ["driver=cfi.pflash01,property=secure,value=on"]);
+        let code = values(&arguments, "-blockdev")[0];
+        assert!(code.contains("secboot.fd") && code.contains(r#""read-only":true"#), "{code}");
+    }
+
+    #[test]
+    fn instances_are_told_their_volumes_and_keep_their_names() {
+        let profile = Profile::load("x86_64-bios", None).unwrap();
+        let disks = vec![
+            Disk::volume("/dev/xvda", "a"),
+            Disk { device: "/dev/sdb".into(), base: None, size: Some(1), ephemeral: Some(0) },
+            Disk::volume("/dev/xvdf", "f"),
+        ];
+        let spec = MachineSpec::new(profile, Accel::Tcg, "hello-web-1.0.0", disks);
+        let instance = spec.instance("ssh-ed25519 AAAA bakehouse\n");
+        let devices = instance
+            .block_devices
+            .iter()
+            .map(|(name, device)| format!("{name}={device}"))
+            .collect::<Vec<_>>();
+        assert_eq!(devices, ["ami=/dev/xvda", "root=/dev/xvda", "ephemeral0=/dev/sdb", "ebs1=/dev/xvdf"]);
+        assert_eq!(instance, spec.instance("ssh-ed25519 AAAA bakehouse"));
+        let next = MachineSpec { launch: 2, ..spec.clone() };
+        assert_ne!(next.instance_id(), spec.instance_id());
+        assert_ne!(next.machine_uuid(), spec.machine_uuid());
+        assert_eq!(next.instance("").ami_id, spec.instance("").ami_id);
+    }
 }

@@ -1,0 +1,316 @@
+use std::time::{Duration, Instant};
+
+use crate::boot::Log;
+use crate::program::quoted;
+use crate::{Accel, BootError, Machine, Output, console, http};
+
+/// Between two tries of a check.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The most that a detail quotes of what was seen.
+const SEEN_LINES: usize = 12;
+const SEEN_WIDTH: usize = 200;
+
+/// Something that must hold of a running machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A page that the machine serves.
+    Http {
+        /// TCP port in the machine.
+        port: u16,
+        /// Path, beginning with `/`.
+        path: String,
+        /// The status it must answer with.
+        status: u16,
+        /// A text that the page must hold.
+        contains: Option<String>,
+    },
+    /// What a person sees at login, on a terminal.
+    Login {
+        /// Who logs in.
+        user: String,
+        /// A text that must be seen.
+        contains: String,
+    },
+    /// A command that must succeed.
+    Ssh {
+        /// Who runs it.
+        user: String,
+        /// The command, for the user's shell.
+        run: String,
+        /// A text that its output must hold.
+        contains: Option<String>,
+    },
+    /// A volume that must be mounted.
+    Mount {
+        /// Where.
+        path: String,
+        /// The EC2 device name, which the guest must have.
+        device: String,
+    },
+    /// A text that the console must show.
+    Console {
+        /// The text.
+        contains: String,
+    },
+}
+
+impl Check {
+    /// A short name for people, such as `http :80/`.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Http { port, path, .. } => format!("http :{port}{path}"),
+            Self::Login { user, .. } => format!("login {user}"),
+            Self::Ssh { run, .. } => format!("ssh {}", run.lines().next().unwrap_or_default()),
+            Self::Mount { path, device } => format!("mount {device} at {path}"),
+            Self::Console { contains } => format!("console {contains}"),
+        }
+    }
+}
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckResult {
+    /// The check's name.
+    pub name: String,
+    /// Whether it held.
+    pub ok: bool,
+    /// How long it took, retries included.
+    pub seconds: f64,
+    /// What was seen; when the check failed, what was seen instead.
+    pub detail: String,
+}
+
+/// How long a check is retried and how long one try may take.
+struct Patience {
+    retry: Duration,
+    one_try: Duration,
+}
+
+impl Patience {
+    fn of(accel: Accel) -> Self {
+        let (retry, one_try) = match accel {
+            Accel::Kvm => (15, 30),
+            Accel::Tcg => (30, 120),
+        };
+        Self { retry: Duration::from_secs(retry), one_try: Duration::from_secs(one_try) }
+    }
+}
+
+/// Runs the checks on a machine that is up: first those that hold for every machine (`boot`, `cloud-init` where it is
+/// installed, `system`), then `checks` in their order. Every check has a time limit; none stops the others.
+pub fn run_checks(machine: &mut Machine, checks: &[Check], log: Log<'_>) -> Vec<CheckResult> {
+    let patience = Patience::of(machine.accel());
+    let mut results = Vec::new();
+    if let Some(up) = machine.up_after() {
+        let detail = format!("{} can log in", machine.spec().user);
+        results.push(CheckResult { name: "boot".into(), ok: true, seconds: up.as_secs_f64(), detail });
+    }
+    let boot_limit = machine.boot_limit();
+    results.extend(timed("cloud-init", log, || cloud_init(machine, boot_limit)));
+    results.extend(timed("system", log, || system(machine, boot_limit).map(Some)));
+    for check in checks {
+        results.extend(timed(&check.name(), log, || retried(machine, check, &patience).map(Some)));
+    }
+    results
+}
+
+/// What one try saw: that the check holds, or not.
+type Seen = Result<String, String>;
+
+/// Runs one check; `None` from it means that it does not apply.
+fn timed(
+    name: &str,
+    log: Log<'_>,
+    check: impl FnOnce() -> Result<Option<Seen>, BootError>,
+) -> Option<CheckResult> {
+    let start = Instant::now();
+    let seen = match check() {
+        Ok(None) => return None,
+        Ok(Some(seen)) => seen,
+        Err(error) => Err(error.to_string()),
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let (ok, detail) = match seen {
+        Ok(detail) => (true, detail),
+        Err(detail) => (false, detail),
+    };
+    let verdict = if ok { "holds" } else { "FAILS" };
+    log(&format!("{name} {verdict} ({seconds:.1} s): {}", detail.lines().next().unwrap_or_default()));
+    Some(CheckResult { name: name.into(), ok, seconds, detail })
+}
+
+fn retried(machine: &mut Machine, check: &Check, patience: &Patience) -> Result<Seen, BootError> {
+    let start = Instant::now();
+    loop {
+        let seen = attempt(machine, check, patience.one_try)?;
+        if seen.is_ok() || start.elapsed() > patience.retry {
+            return Ok(seen);
+        }
+        if !machine.is_running() {
+            return Ok(Err("the machine has stopped running".into()));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn attempt(machine: &mut Machine, check: &Check, limit: Duration) -> Result<Seen, BootError> {
+    match check {
+        Check::Http { port, path, status, contains } => {
+            let host = machine.port(*port)?;
+            Ok(judge_page(http::get(host, "localhost", path, limit), *status, contains.as_deref()))
+        }
+        Check::Login { user, contains } => {
+            let output = machine.ssh_login(user, limit)?;
+            Ok(judge_text(&output, contains, &failure(&output)))
+        }
+        Check::Ssh { user, run, contains } => {
+            let output = machine.ssh_as(user, run, limit)?;
+            Ok(judge_command(&output, contains.as_deref()))
+        }
+        Check::Mount { path, device } => {
+            // Three lines: the mounted device, the named one, and the disk that the mounted one is a part of.
+            let script = format!(
+                "source=$(findmnt --noheadings --nofsroot --output SOURCE --mountpoint {path} | tail -n 1)\n\
+                 echo \"$source\"; readlink -e {device} || echo; \
+                 [ -z \"$source\" ] || lsblk --noheadings --nodeps --paths --output PKNAME \"$source\"",
+                path = quoted(path),
+                device = quoted(device),
+            );
+            let output = machine.ssh(&script, limit)?;
+            Ok(judge_mount(&output, path, device))
+        }
+        Check::Console { contains } => {
+            let said = machine.console();
+            let plain = said.lines().map(console::without_escapes).collect::<Vec<_>>().join("\n");
+            if said.contains(contains) || plain.contains(contains) {
+                return Ok(Ok(format!("shows `{contains}`")));
+            }
+            let last = console::telling_lines(&said, SEEN_LINES).join("\n");
+            Ok(Err(format!("the console does not show `{contains}`; its telling lines:\n{last}")))
+        }
+    }
+}
+
+fn judge_page(answer: std::io::Result<http::Page>, status: u16, contains: Option<&str>) -> Seen {
+    let page = answer.map_err(|error| format!("no answer: {error}"))?;
+    let body = String::from_utf8_lossy(&page.body);
+    if page.status != status {
+        return Err(format!("answered with status {}, not {status}:\n{}", page.status, excerpt(&body)));
+    }
+    match contains {
+        Some(text) if !body.contains(text) => {
+            Err(format!("status {status}, but the page does not hold `{text}`:\n{}", excerpt(&body)))
+        }
+        Some(text) => Ok(format!("status {status}, the page holds `{text}`")),
+        None => Ok(format!("status {status}")),
+    }
+}
+
+fn judge_text(output: &Output, contains: &str, failure: &str) -> Seen {
+    if output.stdout.contains(contains) {
+        return Ok(format!("shows `{contains}`"));
+    }
+    if output.stdout.trim().is_empty() {
+        return Err(format!("nothing was seen: {failure}"));
+    }
+    Err(format!("`{contains}` was not seen, but:\n{}", excerpt(&output.stdout)))
+}
+
+fn judge_command(output: &Output, contains: Option<&str>) -> Seen {
+    if !output.success() {
+        return Err(format!("{}\n{}", failure(output), excerpt(&output.stdout)).trim_end().to_owned());
+    }
+    match contains {
+        Some(text) if !output.stdout.contains(text) => {
+            Err(format!("the output does not hold `{text}`:\n{}", excerpt(&output.stdout)))
+        }
+        Some(text) => Ok(format!("the output holds `{text}`")),
+        None => Ok("ended with status 0".into()),
+    }
+}
+
+fn judge_mount(output: &Output, path: &str, device: &str) -> Seen {
+    let mut lines = output.stdout.lines().map(str::trim);
+    let (mounted, named, disk) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
+    if output.stdout.is_empty() {
+        Err(failure(output))
+    } else if mounted.is_empty() {
+        Err(format!("nothing is mounted at {path}"))
+    } else if named.is_empty() {
+        Err(format!("the machine has no {device}; {path} is {mounted}"))
+    } else if named == mounted || named == disk {
+        Ok(format!("{path} is {mounted}, and {device} is {named}"))
+    } else {
+        Err(format!("{path} is {mounted}, but {device} is {named}"))
+    }
+}
+
+/// Why a command did not end well, in one or some lines.
+fn failure(output: &Output) -> String {
+    let error = excerpt(&output.stderr);
+    match (output.timed_out, output.status) {
+        (true, _) => format!("no end within the time limit; {error}"),
+        (_, Some(255)) => format!("ssh failed: {error}"),
+        (_, Some(status)) => format!("ended with status {status}; {error}"),
+        (_, None) => format!("was killed; {error}"),
+    }
+    .trim_end_matches("; ")
+    .to_owned()
+}
+
+/// The first lines of a text, shortened, without colours.
+fn excerpt(text: &str) -> String {
+    let lines = text.lines().map(console::without_escapes).filter(|line| !line.trim().is_empty());
+    let short = |line: String| match line.char_indices().nth(SEEN_WIDTH) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    };
+    lines.take(SEEN_LINES).map(short).collect::<Vec<_>>().join("\n")
+}
+
+/// cloud-init has finished without an error, where it is installed.
+fn cloud_init(machine: &mut Machine, limit: Duration) -> Result<Option<Seen>, BootError> {
+    // Status 1 is an error, 2 one from which cloud-init recovered.
+    let output = machine.ssh(
+        "command -v cloud-init >/dev/null || exit 99; cloud-init status --wait --long 2>&1 | tr -d '\\0'; \
+         cloud-init status >/dev/null 2>&1",
+        limit,
+    )?;
+    let text = output.stdout.trim_start_matches(['.', '\n']);
+    let source = text.lines().find_map(|line| line.strip_prefix("detail: ")).unwrap_or_default().to_owned();
+    Ok(match output.status {
+        Some(99) => None,
+        Some(0) => Some(Ok(format!("done; {source}"))),
+        Some(2) => Some(Ok(format!("done, with remarks:\n{}", excerpt(text)))),
+        _ => Some(Err(format!("{}\n{}", failure(&output), excerpt(text)))),
+    })
+}
+
+/// systemd has started everything, and nothing failed.
+fn system(machine: &mut Machine, limit: Duration) -> Result<Seen, BootError> {
+    let output = machine.ssh("systemctl is-system-running --wait", limit)?;
+    let state = output.stdout.trim().to_owned();
+    if state == "running" {
+        return Ok(Ok("running".into()));
+    }
+    let short = Duration::from_secs(60);
+    if state.is_empty() {
+        let jobs = machine.ssh("systemctl --no-legend --plain list-jobs", short)?;
+        return Ok(Err(format!("{}; waiting for:\n{}", failure(&output), excerpt(&jobs.stdout))));
+    }
+    let failed = machine.ssh("systemctl --failed --no-legend --plain", short)?;
+    let units = failed.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect::<Vec<_>>();
+    let mut detail = format!("{state}; failed units: {}", units.join(", "));
+    for unit in units.iter().take(3) {
+        let journal = machine.ssh(
+            &format!("sudo -n journalctl --no-pager --output=cat --lines=4 --unit={}", quoted(unit)),
+            short,
+        )?;
+        detail.push_str(&format!("\n{unit}:\n{}", excerpt(&journal.stdout)));
+    }
+    Ok(Err(detail))
+}

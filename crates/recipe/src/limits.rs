@@ -1,7 +1,7 @@
 //! What EC2 takes, as AWS documents it. Kept apart and dated, for these numbers move.
 
-/// When these limits were last compared with AWS's documentation.
-pub const LIMITS_DATE: &str = "2026-11-01";
+/// When these limits were written down. IOPS for each GiB of io2, and that gp2 takes none, are from memory.
+pub const LIMITS_DATE: &str = "2026-11-21";
 
 /// What one type of EBS volume takes.
 pub(crate) struct VolumeLimits {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::spec::{Places, qemu_arguments};
 use crate::{
-    Accel, BootError, Disk, Firmware, Launcher, MachineSpec, MetadataService, Output, Programs, Qmp, Stage,
-    console, process,
+    Accel, BootError, Disk, Firmware, Launcher, MachineSpec, MetadataService, Programs, Qmp, Stage, console,
+    process,
 };
 
 /// qemu-img and ssh-keygen are done within a second; one that takes so long hangs.
@@ -18,6 +18,8 @@ const HELPER_LIMIT: Duration = Duration::from_secs(120);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at something that is not there yet.
 const POLL: Duration = Duration::from_millis(500);
+/// A system that is all started may take so long until it accepts the key; then it never will.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(90);
 /// Between two lines of progress while waiting.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// The longest path that a unix socket may have, less the names that are added.
@@ -341,6 +343,8 @@ impl Machine {
 
     fn wait_for_boot(&mut self, from: Instant, limit: Duration, log: Log<'_>) -> Result<Duration, BootError> {
         let mut said = Instant::now();
+        let mut refused = String::new();
+        let mut refused_since = None;
         loop {
             let console = self.console_since(self.console_from);
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -353,22 +357,31 @@ impl Machine {
                 std::thread::sleep(Duration::from_secs(2));
                 return Err(self.not_up(from, format!("the console says `{line}`")));
             }
-            if let Some(boot_id) = self.try_login()?
-                && boot_id != self.boot_id
-            {
-                self.boot_id = boot_id;
-                let up = from.elapsed();
-                log(&format!("{} can log in after {:.0} s", self.spec.user, up.as_secs_f64()));
-                return Ok(up);
+            match self.try_login()? {
+                Login::NoAnswer => {}
+                Login::In { boot_id } if boot_id == self.boot_id => {}
+                Login::In { boot_id } => {
+                    self.boot_id = boot_id;
+                    let up = from.elapsed();
+                    log(&format!("{} can log in after {:.0} s", self.spec.user, up.as_secs_f64()));
+                    return Ok(up);
+                }
+                Login::Refused { words } => {
+                    refused = format!("; ssh says: {words}");
+                    if console::stage(&console) == Stage::Services {
+                        refused_since.get_or_insert_with(Instant::now);
+                    }
+                }
             }
-            if from.elapsed() > limit {
-                let wanted = format!("{} cannot log in within {} s", self.spec.user, limit.as_secs());
+            if from.elapsed() > limit || refused_since.is_some_and(|since| since.elapsed() > REFUSAL_LIMIT) {
+                let wanted =
+                    format!("{} cannot log in after {} s{refused}", self.spec.user, from.elapsed().as_secs());
                 return Err(self.not_up(from, wanted));
             }
             if said.elapsed() > PROGRESS {
                 said = Instant::now();
                 log(&format!(
-                    "waiting for {} to log in, {:.0} s so far; the machine is {}",
+                    "waiting for {} to log in, {:.0} s so far; the machine has come to {}",
                     self.spec.user,
                     from.elapsed().as_secs_f64(),
                     console::stage(&console)
@@ -435,15 +448,29 @@ impl Machine {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// What a program in the guest wrote, if the user can log in by now.
-    fn try_login(&mut self) -> Result<Option<String>, BootError> {
+    fn try_login(&mut self) -> Result<Login, BootError> {
         if !self.answers_ssh()? {
-            return Ok(None);
+            return Ok(Login::NoAnswer);
         }
-        let output: Output = self.ssh("cat /proc/sys/kernel/random/boot_id", Duration::from_secs(60))?;
+        let output = self.ssh("cat /proc/sys/kernel/random/boot_id", Duration::from_secs(60))?;
         let boot_id = output.stdout.trim();
-        Ok((output.success() && !boot_id.is_empty()).then(|| boot_id.to_owned()))
+        Ok(if output.success() && !boot_id.is_empty() {
+            Login::In { boot_id: boot_id.to_owned() }
+        } else {
+            let words = if output.timed_out { "nothing for 60 s" } else { output.stderr.trim() };
+            Login::Refused { words: words.to_owned() }
+        })
     }
+}
+
+/// What came of an attempt to log in.
+enum Login {
+    /// No sshd greets.
+    NoAnswer,
+    /// sshd is there, but the login failed.
+    Refused { words: String },
+    /// The login worked, in the boot that the kernel gave this id.
+    In { boot_id: String },
 }
 
 impl Drop for Machine {

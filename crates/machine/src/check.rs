@@ -1,8 +1,9 @@
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::boot::Log;
+use crate::boot::{Log, start};
 use crate::program::quoted;
-use crate::{Accel, BootError, Machine, Output, console, http};
+use crate::{Accel, BootError, Machine, MachineSpec, Output, Programs, console, http};
 
 /// Between two tries of a check.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -93,6 +94,29 @@ impl Patience {
             Accel::Tcg => (30, 120),
         };
         Self { retry: Duration::from_secs(retry), one_try: Duration::from_secs(one_try) }
+    }
+}
+
+/// Boots a machine, runs the checks on it and ends it.
+///
+/// A machine that does not come up is a failed check `boot`, whose detail tells where it stopped and what its console
+/// said; an error is what kept the machine from being started at all.
+pub fn boot_and_check(
+    spec: &MachineSpec,
+    programs: &Programs,
+    work: &Path,
+    checks: &[Check],
+    log: Log<'_>,
+) -> Result<Vec<CheckResult>, BootError> {
+    let mut machine = start(spec, programs, work, log)?;
+    match machine.wait_until_up(log) {
+        Ok(()) => Ok(run_checks(&mut machine, checks, log)),
+        Err(error @ BootError::NotUp { seconds, .. }) => {
+            let detail = error.to_string();
+            log(&format!("boot FAILS: {detail}"));
+            Ok(vec![CheckResult { name: "boot".into(), ok: false, seconds: seconds as f64, detail }])
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -313,4 +337,56 @@ fn system(machine: &mut Machine, limit: Duration) -> Result<Seen, BootError> {
         detail.push_str(&format!("\n{unit}:\n{}", excerpt(&journal.stdout)));
     }
     Ok(Err(detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(status: i32, stdout: &str, stderr: &str) -> Output {
+        Output { status: Some(status), timed_out: false, stdout: stdout.into(), stderr: stderr.into() }
+    }
+
+    #[test]
+    fn a_page_needs_its_status_and_its_text() {
+        let page = |status, body: &str| Ok(http::Page { status, body: body.into() });
+        assert!(judge_page(page(200, "<h1>Hello</h1>"), 200, Some("Hello")).is_ok());
+        assert!(judge_page(page(404, "gone"), 404, None).is_ok());
+        let seen = judge_page(page(200, "Apache2 Default Page"), 200, Some("Hello")).unwrap_err();
+        assert!(seen.contains("`Hello`") && seen.contains("Apache2 Default Page"), "{seen}");
+        let seen = judge_page(page(503, "later"), 200, Some("later")).unwrap_err();
+        assert!(seen.contains("503") && seen.contains("not 200"), "{seen}");
+        let closed = Err(std::io::Error::other("closed"));
+        assert_eq!(judge_page(closed, 200, None).unwrap_err(), "no answer: closed");
+    }
+
+    #[test]
+    fn a_command_must_succeed_and_say_its_text() {
+        assert!(judge_command(&output(0, "active\n", ""), Some("active")).is_ok());
+        assert!(judge_command(&output(0, "", ""), None).is_ok());
+        let seen = judge_command(&output(3, "inactive\n", "no unit"), Some("active")).unwrap_err();
+        assert_eq!(seen, "ended with status 3; no unit\ninactive");
+        let late = Output { status: None, timed_out: true, ..output(0, "", "") };
+        assert_eq!(judge_command(&late, None).unwrap_err(), "no end within the time limit");
+    }
+
+    #[test]
+    fn a_mount_is_the_named_device_or_a_part_of_it() {
+        let judge = |lines: &str| judge_mount(&output(0, lines, ""), "/srv/data", "/dev/xvdf");
+        assert!(judge("/dev/vdb\n/dev/vdb\n\n").is_ok());
+        assert!(judge("/dev/nvme1n1p1\n/dev/nvme1n1\n/dev/nvme1n1\n").is_ok());
+        assert!(judge("/dev/vdc\n/dev/vdb\n\n").unwrap_err().contains("but /dev/xvdf is /dev/vdb"));
+        assert!(judge("/dev/vdb\n\n\n").unwrap_err().contains("the machine has no /dev/xvdf"));
+        assert!(judge("\n/dev/vdb\n").unwrap_err().contains("nothing is mounted at /srv/data"));
+        let lost = judge_mount(&output(255, "", "Connection refused"), "/srv/data", "/dev/xvdf").unwrap_err();
+        assert_eq!(lost, "ssh failed: Connection refused");
+    }
+
+    #[test]
+    fn excerpts_are_short_and_plain() {
+        let long = format!("\u{1b}[1mbold\u{1b}[0m\n\n{}\n{}", "ä".repeat(300), "line\n".repeat(50));
+        let short = excerpt(&long);
+        assert_eq!(short.lines().count(), SEEN_LINES);
+        assert!(short.starts_with("bold\nä") && short.lines().nth(1).unwrap().ends_with('…'));
+    }
 }

@@ -22,13 +22,13 @@ pub enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Firmware => "in the firmware",
-            Self::BootLoader => "in the boot loader",
-            Self::Kernel => "in the kernel",
-            Self::Initramfs => "in the initial RAM disk",
-            Self::Init => "while init started the system",
-            Self::Network => "after the network came up",
-            Self::Services => "after all services were started",
+            Self::Firmware => "the firmware",
+            Self::BootLoader => "the boot loader",
+            Self::Kernel => "the kernel",
+            Self::Initramfs => "the initial RAM disk",
+            Self::Init => "init",
+            Self::Network => "init with the network up",
+            Self::Services => "the end of its boot",
         })
     }
 }

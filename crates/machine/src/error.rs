@@ -59,7 +59,7 @@ pub enum BootError {
     #[error(transparent)]
     Monitor(#[from] QmpError),
     /// The machine ran, but did not get where it should.
-    #[error("the machine stopped {stage} after {seconds} s: {reason}\n{}", quoted(console))]
+    #[error("after {seconds} s the machine has come no further than {stage}: {reason}\n{}", quoted(console))]
     NotUp {
         /// How far it came.
         stage: Stage,

@@ -35,7 +35,7 @@ mod ssh;
 
 pub use accel::Accel;
 pub use boot::{Log, Machine, Shutdown, boot, start};
-pub use check::{Check, CheckResult, run_checks};
+pub use check::{Check, CheckResult, boot_and_check, run_checks};
 pub use console::{Stage, fatal_line, stage, telling_lines, without_escapes};
 pub use error::BootError;
 pub use metadata::{Instance, MetadataService};

@@ -77,16 +77,14 @@ pub fn boot_sector(word: &str) -> [u8; 512] {
     sector
 }
 
-/// Finds out how guests of the host's own architecture can run: [`Accel::Kvm`] only when a guest did run under it.
+/// Finds out how guests of `architecture` can run: [`Accel::Kvm`] only when a guest did run under it.
 ///
-/// `work` is a folder for scratch files. An openable /dev/kvm proves nothing: inside some virtual machines QEMU ends
+/// `work` is a folder for scratch files. Guests of another architecture than the host's are emulated, and so are all
+/// on hosts that are not x86_64, for whose guests there is no probe yet. An openable /dev/kvm proves nothing: inside some virtual machines QEMU ends
 /// at once or the guest never says a word.
-pub fn probe_kvm(programs: &Programs, work: &Path) -> Accel {
-    if cfg!(target_arch = "x86_64") && says_word(programs, Accel::Kvm, work) {
-        Accel::Kvm
-    } else {
-        Accel::Tcg
-    }
+pub fn probe_kvm(programs: &Programs, architecture: &str, work: &Path) -> Accel {
+    let native = cfg!(target_arch = "x86_64") && architecture == "x86_64";
+    if native && says_word(programs, Accel::Kvm, work) { Accel::Kvm } else { Accel::Tcg }
 }
 
 /// Whether a boot sector of ours runs under `accel` and says its word.

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machine::{
-    Accel, BootError, Check, Disk, FirmwareDirs, MachineSpec, Profile, Programs, Shutdown, Stage, boot_sector,
+    Accel, BootError, Check, Disk, DiskBus, FirmwareDirs, MachineSpec, Profile, Programs, Shutdown, Stage,
+    boot_sector,
 };
 
 fn programs() -> Programs {
@@ -25,7 +26,8 @@ fn programs() -> Programs {
 
 /// Written past the test's capture, so that it is seen.
 fn say(line: &str) {
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    let mut terminal = std::io::stderr();
+    terminal.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 fn boot_sector_disk(folder: &Path, word: &str) -> PathBuf {
@@ -64,7 +66,7 @@ fn a_boot_sector_boots_by_bios_and_speaks_on_the_console() {
     assert_eq!(machine.console_path(), work.canonicalize().unwrap().join("console.log"));
 
     assert_eq!(machine.qmp().status().unwrap(), "running");
-    assert!(matches!(machine.qmp().execute("no-such-command", serde_json::json!({})), Err(_)));
+    assert!(machine.qmp().execute("no-such-command", serde_json::json!({})).is_err());
     let (ssh, http) = (machine.port(22).unwrap(), machine.port(80).unwrap());
     assert_ne!(ssh, http);
     assert_eq!(machine.port(80).unwrap(), http);
@@ -72,6 +74,15 @@ fn a_boot_sector_boots_by_bios_and_speaks_on_the_console() {
     // The guest has no system that heeds the power button.
     assert_eq!(machine.shutdown(Duration::from_millis(500)), Shutdown::Forced);
     assert_eq!(std::fs::read(&disk).unwrap(), before);
+}
+
+#[test]
+fn a_boot_sector_boots_from_nvme_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = spec("x86_64-bios", &boot_sector_disk(folder.path(), "from nvme"));
+    spec.profile.disk_bus = DiskBus::Nvme;
+    let machine = machine::start(&spec, &programs(), &folder.path().join("work"), &mut |_| {}).unwrap();
+    wait_for(|| machine.console().contains("from nvme"));
 }
 
 #[test]
@@ -124,9 +135,11 @@ fn what_qemu_refuses_is_told_in_its_own_words() {
 #[test]
 fn the_probe_finds_a_way_to_run_guests() {
     let folder = tempfile::tempdir().unwrap();
-    let accel = machine::probe_kvm(&programs(), folder.path());
+    let accel = machine::probe_kvm(&programs(), "x86_64", folder.path());
     say(&format!("guests run under {}", accel.name()));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    assert_eq!(machine::probe_kvm(&programs(), "aarch64", folder.path()), Accel::Tcg);
 
     // What the probe promises must hold.
     let disk = boot_sector_disk(folder.path(), "promised");
@@ -210,6 +223,13 @@ fn a_whole_system_comes_up_is_checked_and_reaches_nothing() {
     {
         assert!(!reached(address.octets(), host_port), "{address}");
     }
+    // A name server's answer to a question over UDP would have a first byte.
+    let question = r#"timeout 10 bash -c '
+        exec 3<>/dev/udp/172.31.0.2/53
+        printf "\1\1\1\0\0\1\0\0\0\0\0\0\3deb\0\0\1\0\1" >&3
+        head -c 1 <&3 | wc -c'"#;
+    let answered = machine.ssh(question, limit).unwrap();
+    assert!(!answered.stdout.contains('1'), "{answered:?}");
     host.set_nonblocking(true).unwrap();
     assert_eq!(host.accept().map(|_| ()).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 

@@ -5,12 +5,16 @@ use std::time::Instant;
 use recipe::Recipe;
 use tree::Tree;
 
+use crate::additions::Additions;
+use crate::boot::{BiosImages, efi_partition, grub, initrds, kernels, stand_ins_while_configuring};
+use crate::clean::clean;
 use crate::error::{Error, OnFile};
 use crate::install::{build_time, install, read_packages};
-use crate::package::PackageFile;
+use crate::package::{Package, PackageFile};
 use crate::programs::{Programs, Progress, Took};
-use crate::root::Root;
+use crate::root::{Attributes, Root};
 use crate::scan::{Known, scan_with};
+use crate::system::{apt_state, configure};
 
 /// What a root file system is made from.
 pub struct Request<'a> {
@@ -55,6 +59,10 @@ pub struct Mount {
 pub struct Built {
     /// The root partition's files.
     pub tree: Tree,
+    /// The EFI system partition's files.
+    pub esp: Tree,
+    /// What a BIOS boots; `None` where the architecture has none.
+    pub bios: Option<BiosImages>,
     /// What happened on the way.
     pub report: Report,
 }
@@ -87,7 +95,7 @@ impl Stages<'_> {
 
 /// Makes a root file system. The process must have called [`sandbox::enter`] before.
 pub fn build(request: &Request<'_>) -> Result<Built, Error> {
-    let Request { recipe, packages, time, work, progress, .. } = *request;
+    let Request { recipe, time, work, progress, ref boot, .. } = *request;
     let mut stages = Stages { progress, done: Vec::new() };
     let work = work.canonicalize().on("cannot open", work)?;
     let (root_folder, stage_folder) = (work.join("root"), work.join("stage"));
@@ -95,22 +103,68 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
         std::fs::create_dir(folder).on("cannot make the folder", folder)?;
     }
     let root = Root::open(&root_folder)?;
-    root.set_attributes(b".", crate::root::Attributes { mode: 0o755, uid: 0, gid: 0, mtime: time })?;
-    let packages = stages.stage("read control archives", || read_packages(packages))?;
-    let mut newest = 0;
-    for package in &packages {
-        newest = newest.max(build_time(&package.path)?);
-    }
-    let made = if newest > 0 { newest.min(time) } else { time };
+    let packages = stages.stage("read control archives", || read_packages(request.packages))?;
+    let times = Times::of(&packages, time)?;
+    let made = times.newest;
+    root.set_attributes(b".", Attributes { mode: 0o755, uid: 0, gid: 0, mtime: made })?;
     let mut programs = Programs::new(root_folder.clone(), made, progress);
+    let native = recipe.arch.debian();
+    let stand_ins = stand_ins_while_configuring(boot.root_uuid);
     let installed = stages.stage("install packages", || {
-        install(packages, recipe.arch.debian(), &root, &stage_folder, time, &mut programs, &[])
+        install(packages, native, &root, &stage_folder, time, &mut programs, &stand_ins)
     })?;
-    let _ = &installed.packages;
-    let recipe_paths = BTreeMap::new();
-    let times = BTreeMap::new();
-    let known = Known { ledger: &installed.ledger, recipe: &recipe_paths, time: made, times: &times };
+    let mut additions = Additions::new(&root, made);
+    stages.stage("add what the recipe says", || {
+        additions.motd_web_files(recipe)?;
+        for user in &recipe.users {
+            additions.user(user)?;
+        }
+        additions.files(recipe)?;
+        if let Some(user) = recipe.default_user() {
+            additions.cloud_init(user)?;
+        }
+        apt_state(&root, &installed.packages, native, made)?;
+        configure(recipe, boot, &mut additions)?;
+        additions.services(recipe, &mut programs)
+    })?;
+    stages
+        .stage("run steps", || recipe.run.iter().try_for_each(|step| additions.step(step, &mut programs)))?;
+    let bios = stages.stage("make the boot files", || {
+        initrds(&root, &mut programs, times.kernel)?;
+        grub(&root, recipe.arch, boot.root_uuid, made, &mut programs)
+    })?;
+    stages.stage("clean", || clean(&root, &installed.ledger, made))?;
+    let mut own_times = BTreeMap::new();
+    for kernel in kernels(&root)? {
+        own_times.insert(format!("boot/initrd.img-{kernel}").into_bytes(), times.kernel);
+    }
+    let known = Known { ledger: &installed.ledger, recipe: &additions.laid, time: made, times: &own_times };
     let tree = stages.stage("read the result", || scan_with(&root_folder, Some(&known)))?;
+    let esp = efi_partition(&tree, recipe.arch, boot.root_uuid, made)?;
     let report = Report { stages: stages.done, scripts: programs.scripts, notes: programs.notes };
-    Ok(Built { tree, report })
+    Ok(Built { tree, esp, bios, report })
+}
+
+/// The times that what is made while baking gets. They follow from the packages, not from the day of the bake, so
+/// that caches and the initrd stay the same for as long as the packages do.
+struct Times {
+    /// When the newest package was built.
+    newest: i64,
+    /// When the newest kernel was built: nothing in the initrd is newer.
+    kernel: i64,
+}
+
+impl Times {
+    fn of(packages: &[Package], latest: i64) -> Result<Self, Error> {
+        let (mut newest, mut kernel) = (0, 0);
+        for package in packages {
+            let built = build_time(&package.path)?.min(latest);
+            newest = newest.max(built);
+            if package.name.starts_with("linux-image-") {
+                kernel = kernel.max(built);
+            }
+        }
+        let or_latest = |time| if time > 0 { time } else { latest };
+        Ok(Self { newest: or_latest(newest), kernel: or_latest(kernel) })
+    }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use sandbox::{Input, Sandbox};
 
 use crate::accounts::Accounts;
+use crate::clean::hold_host_keys_places;
 use crate::dpkg::{self, Diversions, Interests, StatOverrides};
 use crate::error::{Error, OnFile};
 use crate::lay::{Conffiles, Ledger, Surroundings};
@@ -60,7 +61,6 @@ pub(crate) fn install(
         ledger: Ledger::default(),
         interests: Interests::default(),
         stand_ins,
-        architecture,
     };
     stager.run(|stager| {
         for (number, wave) in waves.iter().enumerate() {
@@ -104,7 +104,6 @@ struct Install<'a> {
     ledger: Ledger,
     interests: Interests,
     stand_ins: &'a [StandIn],
-    architecture: &'a str,
 }
 
 impl Install<'_> {
@@ -176,7 +175,7 @@ impl Install<'_> {
             self.root.write(format!("{folder}/{name}").as_bytes(), &file.bytes, attributes)?;
         }
         let sandbox = self
-            .sandbox(programs)
+            .sandbox(programs)?
             .env("DPKG_MAINTSCRIPT_PACKAGE", &*package.name)
             .env("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1")
             .env("DPKG_MAINTSCRIPT_ARCH", &package.architecture)
@@ -199,12 +198,14 @@ impl Install<'_> {
         dpkg.map_or("1.22.0", |package| package.version.as_str())
     }
 
-    fn sandbox(&self, programs: &Programs<'_>) -> Sandbox {
+    fn sandbox(&self, programs: &Programs<'_>) -> Result<Sandbox, Error> {
         let mut sandbox = programs.sandbox();
         for stand_in in self.stand_ins {
-            sandbox = sandbox.hide_with(stand_in.path, stand_in.script.as_bytes(), 0o755);
+            if stand_in.always || self.root.exists(stand_in.path.as_bytes())? {
+                sandbox = sandbox.hide_with(stand_in.path, stand_in.script.as_bytes(), 0o755);
+            }
         }
-        sandbox
+        Ok(sandbox)
     }
 
     /// Lets dpkg configure what the wave says; triggers wait for the last wave, so that each runs once.
@@ -224,7 +225,8 @@ impl Install<'_> {
             }
             argv.extend(names);
         }
-        programs.dpkg("configuring the packages", &self.sandbox(programs), &argv)?;
+        hold_host_keys_places(self.root, self.time)?;
+        programs.dpkg("configuring the packages", &self.sandbox(programs)?, &argv)?;
         self.root.forget();
         Ok(())
     }

@@ -120,6 +120,10 @@ impl Ledger {
             let laid = Laid { package: package.name.clone(), mtime: attributes.mtime, file };
             self.laid.insert(physical(around.root, &place)?, laid);
         }
+        let former = package.former_conffiles.iter();
+        result
+            .conffiles
+            .extend(former.map(|path| (path.clone(), "newconffile remove-on-upgrade".to_owned())));
         self.lists.insert(index, result.list.clone());
         Ok(result)
     }

@@ -82,11 +82,13 @@ impl Needs {
     }
 }
 
-/// Cuts the packages into waves. The first holds the essential packages and all they need; each later one the
+/// Cuts the packages into waves. The first holds the essential and required packages and all they
+/// need; each later one the
 /// packages whose Pre-Depends are configured by then.
 pub(crate) fn waves(packages: &[Package]) -> Result<Vec<Wave>, Error> {
     let needs = Needs::new(packages);
-    let essential = (0..packages.len()).filter(|index| packages[*index].essential);
+    let essential =
+        (0..packages.len()).filter(|index| packages[*index].essential || packages[*index].required);
     let first = needs.closure(essential);
     let mut unpacked = first.clone();
     let mut configured = first.clone();

@@ -32,6 +32,8 @@ pub(crate) struct Package {
     pub(crate) path: PathBuf,
     pub(crate) auto: bool,
     pub(crate) essential: bool,
+    /// Whether no system does without it (`Priority: required`).
+    pub(crate) required: bool,
     /// Whether its files may be shared with its other architectures (`Multi-Arch: same`).
     pub(crate) same: bool,
     /// Each group: one of these names must be there.
@@ -41,6 +43,8 @@ pub(crate) struct Package {
     replaces: Vec<(String, Option<(String, String)>)>,
     /// Relative paths.
     pub(crate) conffiles: BTreeSet<Vec<u8>>,
+    /// Relative paths of configuration files that the package no longer has.
+    pub(crate) former_conffiles: Vec<Vec<u8>>,
     pub(crate) control: Control,
 }
 
@@ -68,10 +72,11 @@ impl Package {
         }
         let names = |name: &str| field(name).map(dependency_groups).unwrap_or_default();
         let conffiles = control.files.get("conffiles").map(|file| file.bytes.as_slice()).unwrap_or_default();
-        let conffiles = conffiles
-            .split(|byte| *byte == b'\n')
-            .filter(|line| line.starts_with(b"/"))
-            .map(|line| line.trim_ascii_end()[1..].to_vec())
+        let lines = || conffiles.split(|byte| *byte == b'\n').map(|line| line.trim_ascii());
+        let present = lines().filter_map(|line| line.strip_prefix(b"/")).map(<[u8]>::to_vec).collect();
+        let former = lines()
+            .filter_map(|line| line.strip_prefix(b"remove-on-upgrade /"))
+            .map(<[u8]>::to_vec)
             .collect();
         Ok(Self {
             name: file.name.as_str().into(),
@@ -80,12 +85,14 @@ impl Package {
             path: file.path.clone(),
             auto: file.auto,
             essential: field("Essential") == Some("yes"),
+            required: field("Priority") == Some("required"),
             same: field("Multi-Arch") == Some("same"),
             depends: names("Depends"),
             pre_depends: names("Pre-Depends"),
             provides: names("Provides").into_iter().flatten().collect(),
             replaces: field("Replaces").map(relations).unwrap_or_default(),
-            conffiles,
+            conffiles: present,
+            former_conffiles: former,
             control,
         })
     }

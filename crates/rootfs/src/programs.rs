@@ -44,6 +44,8 @@ pub(crate) struct Programs<'a> {
 pub(crate) struct StandIn {
     pub(crate) path: &'static str,
     pub(crate) script: String,
+    /// Whether it is there even where the program is not.
+    pub(crate) always: bool,
 }
 
 const TAIL_LINES: usize = 25;
@@ -63,6 +65,7 @@ impl<'a> Programs<'a> {
             .env("DEBCONF_NOWARNINGS", "yes")
             .env("PERL_HASH_SEED", "0")
             .env("PYTHONHASHSEED", "0")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("LC_ALL", "C.UTF-8")
             .env("SYSTEMD_OFFLINE", "1")
     }

@@ -137,6 +137,21 @@ impl Root {
         Ok(())
     }
 
+    /// Copies a file of the host to `path`, in place of what was there.
+    pub(crate) fn copy_in(&self, from: &Path, path: &[u8], attributes: Attributes) -> Result<(), Error> {
+        let mut source = File::open(from).on("cannot read", from)?;
+        self.write(path, b"", attributes)?;
+        let mut copy = || -> Result<(), std::io::Error> {
+            let (fd, name) = self.parent(path)?;
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut file = File::from(rustix::fs::openat(&*fd, name, flags, Mode::empty())?);
+            std::io::copy(&mut source, &mut file)?;
+            set_file(file.as_fd(), attributes)?;
+            Ok(())
+        };
+        copy().on("cannot write", shown(path))
+    }
+
     /// Replaces a file's bytes, keeping owner and mode; a new file gets `attributes`.
     pub(crate) fn rewrite(&self, path: &[u8], bytes: &[u8], attributes: Attributes) -> Result<(), Error> {
         let attributes = match self.lstat(path)? {

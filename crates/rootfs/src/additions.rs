@@ -1,0 +1,369 @@
+//! What the recipe adds to the packages: motd scripts, web pages, files, users, services.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use block::Origin;
+use recipe::{Payload, Recipe, RunStep, User};
+use sandbox::Input;
+
+use crate::accounts::{Accounts, NewUser, add_user};
+use crate::error::{Error, OnFile};
+use crate::lay::physical;
+use crate::programs::Programs;
+use crate::root::{Attributes, Root};
+
+/// Lays the recipe's own files down and remembers which they are.
+pub(crate) struct Additions<'a> {
+    pub(crate) root: &'a Root,
+    /// The time that they get.
+    pub(crate) time: i64,
+    /// By path on the disk.
+    pub(crate) laid: BTreeMap<Vec<u8>, (Origin, i64)>,
+}
+
+/// Who owns a file, and its mode where that is given.
+#[derive(Clone, Copy)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+    mode: Option<u32>,
+}
+
+const ROOT: Owner = Owner { uid: 0, gid: 0, mode: None };
+
+impl<'a> Additions<'a> {
+    pub(crate) fn new(root: &'a Root, time: i64) -> Self {
+        Self { root, time, laid: BTreeMap::new() }
+    }
+
+    fn attributes(&self, owner: Owner, mode: u32) -> Attributes {
+        Attributes { mode: owner.mode.unwrap_or(mode), uid: owner.uid, gid: owner.gid, mtime: self.time }
+    }
+
+    fn note(&mut self, path: &[u8], part: &str) -> Result<(), Error> {
+        let path = physical(self.root, path)?;
+        self.laid.insert(path, (Origin::Recipe(part.into()), self.time));
+        Ok(())
+    }
+
+    /// A text file owned by root; folders above it that are missing belong to root, too.
+    pub(crate) fn text(&mut self, path: &str, text: &str, mode: u32, part: &str) -> Result<(), Error> {
+        self.payload(
+            path.as_bytes(),
+            &Payload::Content(text.into()),
+            Owner { mode: Some(mode), ..ROOT },
+            part,
+        )
+    }
+
+    /// A link owned by root.
+    pub(crate) fn link(&mut self, target: &str, path: &str, part: &str) -> Result<(), Error> {
+        self.folder_above(path.as_bytes(), part)?;
+        self.root.symlink(target.as_bytes(), path.as_bytes(), self.attributes(ROOT, 0o777))?;
+        self.note(path.as_bytes(), part)
+    }
+
+    /// A folder; one that is there stays as it is.
+    pub(crate) fn folder(&mut self, path: &[u8], owner: Attributes, part: &str) -> Result<(), Error> {
+        self.folder_above(path, part)?;
+        if self.root.make_folder(path, owner)? {
+            self.note(path, part)?;
+        }
+        Ok(())
+    }
+
+    fn folder_above(&mut self, path: &[u8], part: &str) -> Result<(), Error> {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        for (at, _) in path.iter().enumerate().filter(|(at, byte)| **byte == b'/' && *at > 0) {
+            if self.root.make_folder(&path[..at], self.attributes(ROOT, 0o755))? {
+                self.note(&path[..at], part)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn payload(&mut self, path: &[u8], payload: &Payload, owner: Owner, part: &str) -> Result<(), Error> {
+        match payload {
+            Payload::Content(text) => {
+                self.folder_above(path, part)?;
+                self.root.write(path, text.as_bytes(), self.attributes(owner, 0o644))?;
+                self.note(path, part)
+            }
+            Payload::Source(source) => {
+                self.folder_above(path, part)?;
+                self.source(path, source, owner, part)
+            }
+        }
+    }
+
+    /// A file, link or folder of the host. Of its mode only whether it is executable counts: the rest is the umask
+    /// of whoever checked it out.
+    fn source(&mut self, path: &[u8], source: &Path, owner: Owner, part: &str) -> Result<(), Error> {
+        let stat = std::fs::symlink_metadata(source).on("cannot look at", source)?;
+        if stat.is_dir() {
+            if self.root.make_folder(path, self.attributes(Owner { mode: None, ..owner }, 0o755))? {
+                self.note(path, part)?;
+            }
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(source).on("cannot list", source)? {
+                names.push(entry.on("cannot list", source)?.file_name());
+            }
+            names.sort();
+            for name in names {
+                let below = [path, b"/", name.as_bytes()].concat();
+                self.source(&below, &source.join(&name), owner, part)?;
+            }
+            return Ok(());
+        }
+        if stat.is_symlink() {
+            let target = std::fs::read_link(source).on("cannot read the link", source)?;
+            self.root.symlink(
+                target.as_os_str().as_bytes(),
+                path,
+                self.attributes(Owner { mode: None, ..owner }, 0o777),
+            )?;
+        } else if stat.is_file() {
+            let executable = stat.permissions().mode() & 0o111 != 0;
+            let attributes = self.attributes(owner, if executable { 0o755 } else { 0o644 });
+            self.root.copy_in(source, path, attributes)?;
+        } else {
+            return Err(Error::Recipe {
+                what: format!("source {}", source.display()),
+                problem: "is neither a file nor a folder nor a link; leave it out".into(),
+                nearest: None,
+            });
+        }
+        self.note(path, part)
+    }
+
+    /// Everything up to the users.
+    pub(crate) fn motd_web_files(&mut self, recipe: &Recipe) -> Result<(), Error> {
+        for script in &recipe.motd {
+            self.text(&format!("/etc/update-motd.d/{}", script.key), &script.script, 0o755, "motd")?;
+        }
+        if let Some(web) = &recipe.web {
+            for entry in &web.entries {
+                let path = format!("{}/{}", web.root.trim_end_matches('/'), entry.path);
+                self.payload(path.trim_end_matches('/').as_bytes(), &entry.payload, ROOT, "web")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The recipe's files; their owners may be its users, so these come first.
+    pub(crate) fn files(&mut self, recipe: &Recipe) -> Result<(), Error> {
+        let accounts = Accounts::read(self.root)?;
+        for file in &recipe.files {
+            let unknown = |kind: &str, name: &str, nearest: Option<String>| Error::Recipe {
+                what: format!("files: {}", file.path),
+                problem: format!("there is no {kind} `{name}` in the image"),
+                nearest,
+            };
+            let uid = accounts
+                .user_or_number(&file.owner)
+                .ok_or_else(|| unknown("user", &file.owner, nearest(&file.owner, accounts.user_names())))?;
+            let gid = accounts
+                .group_or_number(&file.group)
+                .ok_or_else(|| unknown("group", &file.group, nearest(&file.group, accounts.group_names())))?;
+            let owner = Owner { uid, gid, mode: file.mode.map(u32::from) };
+            self.payload(file.path.as_bytes(), &file.payload, owner, "files")?;
+        }
+        Ok(())
+    }
+
+    /// An account with its home, its keys and its right to become root.
+    pub(crate) fn user(&mut self, user: &User) -> Result<(), Error> {
+        let wrong = |problem: String, nearest: Option<String>| Error::Recipe {
+            what: format!("users: {}", user.name),
+            problem,
+            nearest,
+        };
+        let accounts = Accounts::read(self.root)?;
+        if accounts.user(user.name.as_bytes()).is_some() || accounts.group(user.name.as_bytes()).is_some() {
+            return Err(wrong(
+                "a user or group of this name comes with the packages; choose another name".into(),
+                None,
+            ));
+        }
+        for group in &user.groups {
+            if accounts.group(group.as_bytes()).is_none() {
+                let problem = format!("there is no group `{group}` in the image");
+                return Err(wrong(problem, nearest(group, accounts.group_names())));
+            }
+        }
+        if !self.root.exists(user.shell.as_bytes())? {
+            return Err(wrong(
+                format!("there is no shell `{}` in the image; add its package", user.shell),
+                None,
+            ));
+        }
+        if user.sudo && !self.root.exists(b"etc/sudoers.d")? {
+            return Err(wrong("`sudo: true` needs the package sudo; add it to `packages`".into(), None));
+        }
+        let day = self.time.div_euclid(86_400);
+        let new = NewUser { name: &user.name, groups: &user.groups, shell: &user.shell, day };
+        let (uid, gid) = add_user(self.root, &new, self.time)?;
+        let own = |mode| Attributes { mode, uid, gid, mtime: self.time };
+        let (folder, private, file) = (own(self.home_mode()?), own(0o700), own(0o600));
+        let home = format!("/home/{}", user.name);
+        self.folder(home.as_bytes(), folder, "users")?;
+        self.skeleton(b"etc/skel", home.as_bytes(), uid, gid)?;
+        if !user.authorized_keys.is_empty() {
+            let keys: String = user.authorized_keys.iter().map(|key| format!("{key}\n")).collect();
+            self.folder(format!("{home}/.ssh").as_bytes(), private, "users")?;
+            let path = format!("{home}/.ssh/authorized_keys");
+            self.root.write(path.as_bytes(), keys.as_bytes(), file)?;
+            self.note(path.as_bytes(), "users")?;
+        }
+        if user.sudo {
+            let text = format!("{} ALL=(ALL) NOPASSWD:ALL\n", user.name);
+            let name = user.name.replace('.', "-");
+            self.text(&format!("/etc/sudoers.d/90-{name}"), &text, 0o440, "users")?;
+        }
+        Ok(())
+    }
+
+    fn home_mode(&self) -> Result<u32, Error> {
+        let text = self.root.read_text(b"etc/login.defs")?;
+        let mode = text.lines().find_map(|line| line.strip_prefix("HOME_MODE")?.trim().split(' ').next());
+        Ok(mode.and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o700))
+    }
+
+    /// Copies `/etc/skel` into a home.
+    fn skeleton(&mut self, from: &[u8], to: &[u8], uid: u32, gid: u32) -> Result<(), Error> {
+        for name in self.root.list(from)? {
+            let (from, to) = ([from, b"/", &name].concat(), [to, b"/", &name].concat());
+            let Some(stat) = self.root.lstat(&from)? else { continue };
+            let attributes = Attributes { mode: stat.st_mode & 0o7777, uid, gid, mtime: self.time };
+            match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+                rustix::fs::FileType::Directory => {
+                    self.folder(&to, attributes, "users")?;
+                    self.skeleton(&from, &to, uid, gid)?;
+                }
+                rustix::fs::FileType::Symlink => {
+                    let target = self.root.read_link(&from)?.unwrap_or_default();
+                    self.root.symlink(&target, &to, attributes)?;
+                    self.note(&to, "users")?;
+                }
+                _ => {
+                    self.root.write(&to, &self.root.read(&from)?.unwrap_or_default(), attributes)?;
+                    self.note(&to, "users")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells cloud-init who the image's default user is: it would make one of its own otherwise.
+    pub(crate) fn cloud_init(&mut self, user: &User) -> Result<(), Error> {
+        if !self.root.exists(b"etc/cloud/cloud.cfg.d")? {
+            return Ok(());
+        }
+        let groups: Vec<_> = user.groups.iter().map(|group| format!("{group:?}")).collect();
+        let sudo = if user.sudo { "[\"ALL=(ALL) NOPASSWD:ALL\"]" } else { "null" };
+        let text = format!(
+            "# The image's default user: keys from the metadata service go to this account.\n\
+             system_info:\n  default_user:\n    name: {:?}\n    lock_passwd: true\n    gecos: {:?}\n    \
+             groups: [{}]\n    sudo: {sudo}\n    shell: {:?}\n",
+            user.name,
+            user.name,
+            groups.join(", "),
+            user.shell
+        );
+        self.text("/etc/cloud/cloud.cfg.d/90_default-user.cfg", &text, 0o644, "users")
+    }
+
+    /// Switches units on and off.
+    pub(crate) fn services(&mut self, recipe: &Recipe, programs: &mut Programs<'_>) -> Result<(), Error> {
+        let known = self.units()?;
+        for (verb, units) in [("enable", &recipe.services.enable), ("disable", &recipe.services.disable)] {
+            if units.is_empty() {
+                continue;
+            }
+            for unit in units {
+                let template = unit
+                    .split_once('@')
+                    .and_then(|(name, rest)| Some(format!("{name}@.{}", rest.rsplit_once('.')?.1)));
+                if !known.contains(unit) && !template.is_some_and(|template| known.contains(&template)) {
+                    return Err(Error::Recipe {
+                        what: format!("services.{verb}"),
+                        problem: format!("there is no unit `{unit}` in the image"),
+                        nearest: nearest(unit, known.iter().map(String::as_bytes)),
+                    });
+                }
+            }
+            let mut argv = vec!["systemctl", verb];
+            argv.extend(units.iter().map(String::as_str));
+            programs.run_timed(&format!("services.{verb}"), &programs.sandbox(), &argv, Input::Null)?;
+        }
+        self.root.forget();
+        Ok(())
+    }
+
+    /// The units of the image, sorted; scripts of `/etc/init.d` count as services.
+    fn units(&self) -> Result<Vec<String>, Error> {
+        let mut units = Vec::new();
+        for folder in ["etc/systemd/system", "usr/lib/systemd/system", "usr/local/lib/systemd/system"] {
+            let names = self.root.list(folder.as_bytes())?;
+            units.extend(names.iter().map(|name| String::from_utf8_lossy(name).into_owned()));
+        }
+        for name in self.root.list(b"etc/init.d")? {
+            units.push(format!("{}.service", String::from_utf8_lossy(&name)));
+        }
+        units.retain(|unit| unit.contains('.') && !unit.ends_with(".wants") && !unit.ends_with(".d"));
+        units.sort();
+        units.dedup();
+        Ok(units)
+    }
+
+    /// Runs one of the recipe's own steps.
+    pub(crate) fn step(&self, step: &RunStep, programs: &mut Programs<'_>) -> Result<(), Error> {
+        let what = format!("run step `{}`", step.name);
+        let sandbox = programs.sandbox();
+        if step.script.starts_with("#!") {
+            let script = "/run/bakehouse-step";
+            let sandbox = sandbox.hide_with(script, step.script.as_bytes(), 0o755);
+            programs.run_timed(&what, &sandbox, &[script], Input::Null)?;
+        } else {
+            let input = Input::Bytes(step.script.clone().into_bytes());
+            programs.run_timed(&what, &sandbox, &["/bin/sh", "-e", "-s"], input)?;
+        }
+        self.root.forget();
+        Ok(())
+    }
+}
+
+/// The name that looks most like the one given: at most a third of its letters differ.
+fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n [u8]>) -> Option<String> {
+    let word = word.as_bytes();
+    let near = names.map(|name| (distance(word, name), name)).min()?;
+    (near.0 <= word.len().max(3) / 3).then(|| String::from_utf8_lossy(near.1).into_owned())
+}
+
+/// How many letters must be put in, taken out or changed.
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let names = ["apache2.service", "ssh.service"].map(str::as_bytes);
+        assert_eq!(nearest("apche2.service", names.into_iter()).as_deref(), Some("apache2.service"));
+        assert_eq!(nearest("postgresql.service", names.into_iter()), None);
+    }
+}

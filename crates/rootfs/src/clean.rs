@@ -1,0 +1,127 @@
+//! Taking away what must not be shared: keys, logs, identities, caches, and the traces of baking.
+
+use crate::error::Error;
+use crate::lay::Ledger;
+use crate::root::{Attributes, Root};
+use rustix::fs::FileType;
+
+/// Names of the host keys that openssh-server makes.
+const HOST_KEYS: [&str; 3] = ["rsa", "ecdsa", "ed25519"];
+
+/// Puts something in the place of ssh's host keys, so that configuring the package makes none. [`clean`] takes it away.
+pub(crate) fn hold_host_keys_places(root: &Root, time: i64) -> Result<(), Error> {
+    let private = Attributes { mode: 0o600, uid: 0, gid: 0, mtime: time };
+    if !root.exists(b"etc/ssh")? {
+        return Ok(());
+    }
+    HOST_KEYS
+        .iter()
+        .try_for_each(|kind| root.write(format!("etc/ssh/ssh_host_{kind}_key").as_bytes(), b"", private))
+}
+
+/// Files and folders that go, with all below them.
+const GONE: [&str; 30] = [
+    ".dockerenv",
+    "etc/.pwd.lock",
+    "etc/group-",
+    "etc/gshadow-",
+    "etc/mtab.bak",
+    "etc/passwd-",
+    "etc/shadow-",
+    "etc/subgid-",
+    "etc/subuid-",
+    "etc/.resolv.conf.systemd-resolved.bak",
+    "root/.bash_history",
+    "root/.cache",
+    "root/.viminfo",
+    "root/.lesshst",
+    "var/cache/apt/pkgcache.bin",
+    "var/cache/apt/srcpkgcache.bin",
+    "var/cache/debconf/config.dat-old",
+    "var/cache/debconf/templates.dat-old",
+    "var/cache/ldconfig/aux-cache",
+    "var/lib/dbus/machine-id",
+    "var/lib/dpkg/diversions-old",
+    "var/lib/dpkg/statoverride-old",
+    "var/lib/dpkg/status-old",
+    "var/lib/dpkg/available-old",
+    "var/lib/systemd/credential.secret",
+    "var/lib/systemd/random-seed",
+    "var/lib/urandom/random-seed",
+    "var/lib/cloud/instance",
+    "var/lib/cloud/instances",
+    "var/lib/cloud/data",
+];
+
+/// Folders that are emptied but for what packages brought.
+const EMPTIED: [&str; 11] = [
+    "tmp",
+    "var/tmp",
+    "run",
+    "dev",
+    "proc",
+    "sys",
+    "var/lib/dhcp",
+    "var/lib/dhcpcd",
+    "var/lib/NetworkManager",
+    "var/lib/apt/lists",
+    "var/cache/apt/archives",
+];
+
+/// Cleans the root for sharing. What packages brought stays.
+pub(crate) fn clean(root: &Root, ledger: &Ledger, time: i64) -> Result<(), Error> {
+    root.forget();
+    for path in GONE {
+        root.remove_all(path.as_bytes())?;
+    }
+    for folder in EMPTIED {
+        empty(root, folder.as_bytes(), ledger)?;
+    }
+    for name in root.list(b"etc/ssh")? {
+        if name.starts_with(b"ssh_host_") && (name.ends_with(b"_key") || name.ends_with(b"_key.pub")) {
+            root.remove(&[b"etc/ssh/".as_slice(), &name].concat())?;
+        }
+    }
+    let plain = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: time };
+    root.write(b"etc/machine-id", b"", plain)?;
+    logs(root, b"var/log", ledger, time)
+}
+
+/// Takes away all of a folder that no package brought.
+fn empty(root: &Root, folder: &[u8], ledger: &Ledger) -> Result<(), Error> {
+    for name in root.list(folder)? {
+        let path = [folder, b"/", &name].concat();
+        if ledger.laid.contains_key(&path) {
+            if is(root, &path, FileType::Directory)? {
+                empty(root, &path, ledger)?;
+            }
+        } else {
+            root.remove_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn is(root: &Root, path: &[u8], kind: FileType) -> Result<bool, Error> {
+    Ok(root.lstat(path)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind))
+}
+
+/// Logs of programs that ran while baking go; those that the machine itself will write to (wtmp, btmp, lastlog, which
+/// must exist) are emptied.
+fn logs(root: &Root, folder: &[u8], ledger: &Ledger, time: i64) -> Result<(), Error> {
+    const KEPT: [&[u8]; 4] = [b"wtmp", b"btmp", b"lastlog", b"faillog"];
+    for name in root.list(folder)? {
+        let path = [folder, b"/", &name].concat();
+        if is(root, &path, FileType::Directory)? {
+            logs(root, &path, ledger, time)?;
+        } else if is(root, &path, FileType::RegularFile)? && !ledger.laid.contains_key(&path) {
+            if KEPT.contains(&name.as_slice()) {
+                let plain = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: time };
+                root.rewrite(&path, b"", plain)?;
+            } else {
+                root.remove(&path)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! What makes a root file system a machine's: fstab, names, locale, apt's sources, boot loader settings.
+
+use std::fmt::Write as _;
+
+use block::format_uuid;
+use recipe::{Arch, Recipe};
+
+use crate::additions::Additions;
+use crate::build::Boot;
+use crate::error::Error;
+use crate::package::Package;
+use crate::root::{Attributes, Root};
+
+/// The mirrors that an image names when its recipe names none.
+const MIRROR: &str = "http://ftp.debian.org/debian";
+const SECURITY_MIRROR: &str = "http://security.debian.org/debian-security";
+
+/// Writes everything that says which machine this is, where its disks are and where its packages come from.
+pub(crate) fn configure(recipe: &Recipe, boot: &Boot, additions: &mut Additions<'_>) -> Result<(), Error> {
+    additions.text("/etc/fstab", &fstab(boot), 0o644, "volumes")?;
+    for path in std::iter::once("/boot/efi").chain(boot.mounts.iter().map(|mount| mount.path.as_str())) {
+        let owner = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: additions.time };
+        additions.folder(path.as_bytes(), owner, "volumes")?;
+    }
+    additions.text("/etc/hostname", "localhost\n", 0o644, "machine")?;
+    additions.text("/etc/hosts", HOSTS, 0o644, "machine")?;
+    if !additions.root.exists(b"etc/locale.conf")? && !additions.root.exists(b"etc/default/locale")? {
+        additions.text("/etc/default/locale", "LANG=C.UTF-8\n", 0o644, "machine")?;
+    }
+    if additions.root.lstat(b"etc/localtime")?.is_none()
+        && additions.root.exists(b"usr/share/zoneinfo/Etc/UTC")?
+    {
+        additions.link("/usr/share/zoneinfo/Etc/UTC", "/etc/localtime", "machine")?;
+    }
+    if additions.root.exists(b"usr/lib/systemd/system/multi-user.target")? {
+        additions.link(
+            "/usr/lib/systemd/system/multi-user.target",
+            "/etc/systemd/system/default.target",
+            "machine",
+        )?;
+    }
+    if additions.root.exists(b"etc/apt")? {
+        additions.text("/etc/apt/sources.list.d/debian.sources", &sources(recipe), 0o644, "distribution")?;
+    }
+    if additions.root.exists(b"etc/grub.d")? {
+        additions.text(
+            "/etc/default/grub.d/50_bakehouse.cfg",
+            &grub_defaults(recipe.arch),
+            0o644,
+            "kernel",
+        )?;
+        // grub-cloud's scripts touch the disk only where this file says that the machine is the cloud's.
+        additions.text("/etc/grub.d/enable_cloud", "", 0o644, "kernel")?;
+    }
+    Ok(())
+}
+
+const HOSTS: &str = "127.0.0.1\tlocalhost\n\
+    ::1\t\tlocalhost ip6-localhost ip6-loopback\n\
+    ff02::1\t\tip6-allnodes\n\
+    ff02::2\t\tip6-allrouters\n";
+
+/// Every file system by its UUID: device names differ from one type of instance to the next. An extra volume that is
+/// not there must not keep the machine from booting.
+fn fstab(boot: &Boot) -> String {
+    let mut text = String::from("# <file system> <mount point> <type> <options> <dump> <pass>\n");
+    let _ = writeln!(text, "UUID={} / ext4 defaults,errors=remount-ro 0 1", format_uuid(boot.root_uuid));
+    let (high, low) = (boot.esp_id >> 16, boot.esp_id & 0xffff);
+    let _ = writeln!(text, "UUID={high:04X}-{low:04X} /boot/efi vfat umask=0077 0 0");
+    for mount in &boot.mounts {
+        let path = mount.path.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
+        let _ = writeln!(
+            text,
+            "UUID={} {path} {} defaults,nofail,x-systemd.device-timeout=30s 0 2",
+            format_uuid(mount.uuid),
+            mount.kind
+        );
+    }
+    text
+}
+
+fn sources(recipe: &Recipe) -> String {
+    let distribution = &recipe.distribution;
+    let suite = &distribution.suite;
+    let mut suites = suite.clone();
+    if distribution.updates {
+        let _ = write!(suites, " {suite}-updates");
+    }
+    let components = distribution.components.join(" ");
+    let signed = "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg";
+    let mirror = distribution.mirror.as_deref().unwrap_or(MIRROR);
+    let mut text =
+        format!("Types: deb\nURIs: {mirror}\nSuites: {suites}\nComponents: {components}\n{signed}\n");
+    if distribution.security {
+        let _ = write!(
+            text,
+            "\nTypes: deb\nURIs: {SECURITY_MIRROR}\nSuites: {suite}-security\nComponents: {components}\n{signed}\n"
+        );
+    }
+    text
+}
+
+fn grub_defaults(arch: Arch) -> String {
+    let (consoles, terminal) = match arch {
+        Arch::X86_64 => ("console=tty1 console=ttyS0,115200n8", "console serial"),
+        Arch::Aarch64 => ("console=tty1 console=ttyS0,115200n8 console=ttyAMA0,115200n8", "console"),
+    };
+    format!(
+        "# Settings of the image; files that sort later may change them. Run update-grub after a change.\n\
+         GRUB_TIMEOUT=0\n\
+         GRUB_CMDLINE_LINUX_DEFAULT=\"\"\n\
+         GRUB_CMDLINE_LINUX=\"{consoles} nvme_core.io_timeout=4294967295\"\n\
+         GRUB_TERMINAL=\"{terminal}\"\n\
+         GRUB_SERIAL_COMMAND=\"serial --speed=115200\"\n\
+         GRUB_DISABLE_OS_PROBER=true\n"
+    )
+}
+
+/// `/var/lib/apt/extended_states` and apt's folders, as apt leaves them.
+pub(crate) fn apt_state(root: &Root, packages: &[Package], native: &str, time: i64) -> Result<(), Error> {
+    if !packages.iter().any(|package| &*package.name == "apt") {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for package in packages.iter().filter(|package| package.auto && !package.essential) {
+        let architecture = if package.architecture == "all" { native } else { &package.architecture };
+        let _ =
+            write!(text, "Package: {}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n", package.name);
+    }
+    let plain = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: time };
+    root.write(b"var/lib/apt/extended_states", text.as_bytes(), plain)?;
+    let fetcher = crate::accounts::Accounts::read(root)?.user(b"_apt").unwrap_or(0);
+    for folder in ["var/lib/apt/lists", "var/cache/apt/archives"] {
+        let partial = format!("{folder}/partial");
+        let private = Attributes { mode: 0o700, uid: fetcher, ..plain };
+        root.make_folders(partial.as_bytes(), private)?;
+        root.set_attributes(partial.as_bytes(), private)?;
+        root.write(format!("{folder}/lock").as_bytes(), b"", Attributes { mode: 0o640, ..plain })?;
+    }
+    for lock in ["lock", "lock-frontend"] {
+        root.write(format!("var/lib/dpkg/{lock}").as_bytes(), b"", Attributes { mode: 0o640, ..plain })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Mount;
+
+    #[test]
+    fn fstab_names_every_file_system_by_uuid() {
+        let mounts = vec![Mount { uuid: [0x11; 16], path: "/srv/my data".into(), kind: "ext4".into() }];
+        let text = fstab(&Boot { root_uuid: [0xab; 16], esp_id: 0x0012_abcd, mounts });
+        let lines: Vec<_> = text.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "UUID=abababab-abab-abab-abab-abababababab / ext4 defaults,errors=remount-ro 0 1",
+                "UUID=0012-ABCD /boot/efi vfat umask=0077 0 0",
+                "UUID=11111111-1111-1111-1111-111111111111 /srv/my\\040data ext4 defaults,nofail,x-systemd.device-timeout=30s 0 2",
+            ]
+        );
+    }
+}

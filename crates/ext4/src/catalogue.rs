@@ -6,7 +6,8 @@ use tree::{Entry, Node, Tree, TreeError, TreePath};
 
 use crate::directory::Shape;
 use crate::inode::{
-    TYPE_BLOCK_DEVICE, TYPE_CHAR_DEVICE, TYPE_DIRECTORY, TYPE_FIFO, TYPE_FILE, TYPE_SOCKET, TYPE_SYMLINK, device_map,
+    TYPE_BLOCK_DEVICE, TYPE_CHAR_DEVICE, TYPE_DIRECTORY, TYPE_FIFO, TYPE_FILE, TYPE_SOCKET, TYPE_SYMLINK,
+    device_map,
 };
 use crate::xattr::{self, Refusal};
 use crate::{Error, FS_BLOCK, Kind, Object, Options};
@@ -66,7 +67,9 @@ impl Body<'_> {
     fn demand(&self) -> Option<(Kind, u64)> {
         match self {
             Self::Directory(folder) => Some((Kind::Directory, folder.shape.blocks())),
-            Self::File(content) if !content.is_empty() => Some((Kind::File, content.len().div_ceil(FS_BLOCK))),
+            Self::File(content) if !content.is_empty() => {
+                Some((Kind::File, content.len().div_ceil(FS_BLOCK)))
+            }
             Self::SlowSymlink(_) => Some((Kind::Symlink, 1)),
             Self::File(_) | Self::Inline { .. } => None,
         }
@@ -247,7 +250,15 @@ impl<'t> Catalogue<'t> {
         if xattr_block == Some(self.xattr_users.len()) {
             self.xattr_users.push(at);
         }
-        self.items.push(Item { path, entry, links, file_type, body, inline_xattrs: xattrs.inline, xattr_block });
+        self.items.push(Item {
+            path,
+            entry,
+            links,
+            file_type,
+            body,
+            inline_xattrs: xattrs.inline,
+            xattr_block,
+        });
         Ok(())
     }
 
@@ -257,9 +268,8 @@ impl<'t> Catalogue<'t> {
                 let least = if self.lost_and_found == Some(at) { LOST_AND_FOUND_BLOCKS } else { 1 };
                 folder.names.sort_unstable();
                 let names = folder.names.iter().map(|(name, _)| *name);
-                folder.shape = Shape::new(names, &options.hash_seed, least).map_err(|_| Error::FolderTooLarge {
-                    path: item.path.clone(),
-                    names: folder.names.len(),
+                folder.shape = Shape::new(names, &options.hash_seed, least).map_err(|_| {
+                    Error::FolderTooLarge { path: item.path.clone(), names: folder.names.len() }
                 })?;
             }
         }
@@ -270,7 +280,13 @@ impl<'t> Catalogue<'t> {
     pub(crate) fn claims(&self, journal_blocks: u64) -> Vec<Claim<'t>> {
         const JOURNAL: &Origin = &Origin::Structure("journal");
         let root = self.items[0].path;
-        let journal = Object { kind: Kind::Journal, blocks: journal_blocks, path: root, content: None, origin: JOURNAL };
+        let journal = Object {
+            kind: Kind::Journal,
+            blocks: journal_blocks,
+            path: root,
+            content: None,
+            origin: JOURNAL,
+        };
         let mut claims = vec![Claim { object: journal, owner: Owner::Journal }];
         for wanted in [Kind::Directory, Kind::Symlink] {
             claims.extend(self.claims_of(wanted));

@@ -34,6 +34,8 @@ const ROOT_PAIRS_AT: usize = 32;
 const NODE_PAIRS_AT: usize = 8;
 const ROOT_PAIRS: usize = (BLOCK - ROOT_PAIRS_AT - INDEX_TAIL) / PAIR;
 const NODE_PAIRS: usize = (BLOCK - NODE_PAIRS_AT - INDEX_TAIL) / PAIR;
+/// Leaves under a root and one level of nodes.
+const MOST_LEAVES: usize = ROOT_PAIRS * NODE_PAIRS;
 /// Half of MD4. The superblock says that characters are signed.
 pub(crate) const HASH_VERSION: u8 = 1;
 const TYPE_DIRECTORY: u8 = 2;
@@ -86,6 +88,10 @@ impl Shape {
         if record(b".") + record(b"..") + size <= ROOM {
             return Ok(Self::Linear { blocks: least_blocks.max(1) });
         }
+        // Sorting millions of names takes long; when they cannot fit, this tells it at once.
+        if size > MOST_LEAVES * LEAF_FILL {
+            return Err(TooManyNames);
+        }
         let mut order: Vec<_> = names.map(|name| (half_md4(name, seed), name)).enumerate().collect();
         order.sort_by_key(|(_, key)| *key);
         let mut leaves = Vec::new();
@@ -100,7 +106,7 @@ impl Shape {
             filled += record(name);
         }
         leaves.push(first..order.len());
-        if leaves.len() > ROOT_PAIRS * NODE_PAIRS {
+        if leaves.len() > MOST_LEAVES {
             return Err(TooManyNames);
         }
         Ok(Self::Indexed { order: order.into_iter().map(|(at, (hash, _))| (hash, at)).collect(), leaves })
@@ -216,4 +222,81 @@ fn put_pairs(block: &mut [u8], at: usize, most: usize, pairs: &[(u32, u32)], ino
     // The tail's own bytes count as zeros.
     let sum = crc32c(used, &[0; INDEX_TAIL]);
     put32(block, BLOCK - 4, sum);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: [u8; 16] = [3; 16];
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|at| format!("{at:0>200}")).collect()
+    }
+
+    fn shape(names: &[String], least: u64) -> Shape {
+        Shape::new(names.iter().map(|name| name.as_bytes()), &SEED, least).unwrap()
+    }
+
+    fn pairs(block: &[u8], at: usize) -> Vec<(u32, u32)> {
+        let count = u16::from_le_bytes([block[at + 2], block[at + 3]]);
+        let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+        (0..usize::from(count)).map(|pair| (word(at + pair * PAIR), word(at + pair * PAIR + 4))).collect()
+    }
+
+    #[test]
+    fn a_block_is_filled_to_its_tail_before_there_is_an_index() {
+        // 208 bytes a record: 4084 - 24 take 19 of them, and 108 bytes are left.
+        assert!(!shape(&names(19), 1).is_indexed());
+        assert!(shape(&names(20), 1).is_indexed());
+        let mut full = names(19);
+        full.push("x".repeat(100));
+        assert!(!shape(&full, 1).is_indexed());
+        full[19].push('x');
+        assert!(shape(&full, 1).is_indexed());
+        assert_eq!(shape(&names(3), 4).blocks(), 4);
+    }
+
+    #[test]
+    fn the_root_holds_507_leaves_and_then_nodes_come() {
+        // 15 names fill a leaf to four fifths.
+        let below = shape(&names(15 * 507), 1);
+        assert_eq!(below.blocks(), 1 + 507);
+        let above = shape(&names(15 * 507 + 1), 1);
+        assert_eq!(above.blocks(), 1 + 1 + 508);
+        let inodes = names(15 * 511);
+        let two = shape(&inodes, 1);
+        assert_eq!(two.blocks(), 1 + 2 + 511);
+        let names: Vec<_> =
+            inodes.iter().map(|name| Name { name: name.as_bytes(), inode: 12, file_type: 1 }).collect();
+        let bytes = two.encode(&names, 12, 2, 0);
+        assert_eq!(bytes[30], 1);
+        let upper = pairs(&bytes[..BLOCK], ROOT_PAIRS_AT);
+        assert_eq!(upper.iter().map(|(_, block)| *block).collect::<Vec<_>>(), [1, 2]);
+        let first = pairs(&bytes[BLOCK..2 * BLOCK], NODE_PAIRS_AT);
+        let second = pairs(&bytes[2 * BLOCK..3 * BLOCK], NODE_PAIRS_AT);
+        assert_eq!((first.len(), second.len()), (510, 1));
+        assert_eq!((first[0].1, second[0].1), (3, 513));
+        assert!(upper[1].0 >= first[509].0);
+        assert!(first[1..].is_sorted());
+    }
+
+    #[test]
+    fn a_hash_that_goes_on_in_the_next_leaf_is_marked() {
+        let hash = |major| NameHash { major, minor: 0 };
+        let order = [2, 8, 8, 8, 10].into_iter().enumerate().map(|(at, major)| (hash(major), at)).collect();
+        let shape = Shape::Indexed { order, leaves: vec![0..2, 2..3, 3..4, 4..5] };
+        let names = [Name { name: b"n", inode: 12, file_type: 1 }; 5];
+        let bytes = shape.encode(&names, 11, 2, 0);
+        let hashes: Vec<_> =
+            pairs(&bytes[..BLOCK], ROOT_PAIRS_AT)[1..].iter().map(|(hash, _)| *hash).collect();
+        assert_eq!(hashes, [9, 9, 10]);
+    }
+
+    #[test]
+    fn a_folder_that_no_index_can_hold_is_refused() {
+        let name = "n".repeat(255);
+        let names = std::iter::repeat_n(name.as_bytes(), MOST_LEAVES * LEAF_FILL / 264 + 1);
+        assert!(matches!(Shape::new(names, &SEED, 1), Err(TooManyNames)));
+    }
 }

@@ -145,7 +145,9 @@ impl Geometry {
                 return Err(Unfit::TooSmall);
             }
             let groups = start / GROUP_BLOCKS..=(end - 1) / GROUP_BLOCKS;
-            let hit = groups.map(|group| self.base_run(group as u32)).find(|base| start < base.end() && base.start < end);
+            let hit = groups
+                .map(|group| self.base_run(group as u32))
+                .find(|base| start < base.end() && base.start < end);
             match hit {
                 Some(base) => start = base.end(),
                 None => {
@@ -187,7 +189,8 @@ impl Geometry {
 
     /// Every block with a fixed use, sorted.
     pub(crate) fn fixed_runs(&self) -> Vec<Run> {
-        let mut runs: Vec<_> = (0..self.groups).map(|group| self.base_run(group)).filter(|run| run.blocks > 0).collect();
+        let mut runs: Vec<_> =
+            (0..self.groups).map(|group| self.base_run(group)).filter(|run| run.blocks > 0).collect();
         runs.extend(self.group_structures());
         runs.sort();
         runs
@@ -215,7 +218,7 @@ impl Geometry {
 /// The inodes of a volume whose files need `needed` (the reserved ones among them): mke2fs's number, or an eighth more
 /// than needed.
 pub(crate) fn inode_count(volume_blocks: u64, needed: u64) -> u64 {
-    let bytes_per_inode = match volume_blocks * FS_BLOCK >> 40 {
+    let bytes_per_inode = match (volume_blocks * FS_BLOCK) >> 40 {
         0..4 => 16_384,
         4..16 => 32_768,
         _ => 65_536,
@@ -243,7 +246,8 @@ fn reserved_descriptor_blocks(blocks: u64, descriptor_blocks: u64, grow_to_block
     let stock = (blocks * 1024).min(MAX_BLOCKS - 1);
     let wanted_blocks = grow_to_blocks.unwrap_or(stock).clamp(blocks, MAX_BLOCKS - 1);
     let wanted_groups = wanted_blocks.div_ceil(GROUP_BLOCKS);
-    let wanted = wanted_groups.div_ceil(BLOCK_DESCRIPTORS).saturating_sub(descriptor_blocks).min(BLOCK_ADDRESSES);
+    let wanted =
+        wanted_groups.div_ceil(BLOCK_DESCRIPTORS).saturating_sub(descriptor_blocks).min(BLOCK_ADDRESSES);
     let base = 1 + descriptor_blocks;
     let total = base + wanted;
     let down = total - total % GRID;
@@ -271,4 +275,88 @@ fn journal_blocks(blocks: u64) -> u64 {
         (u64::MAX, 262_144),
     ];
     STEPS.into_iter().find(|(below, _)| blocks < *below).map_or(262_144, |(_, journal)| journal)
+}
+
+#[cfg(test)]
+mod tests {
+    use block::{GIB, MIB};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stock(bytes: u64) -> Geometry {
+        let blocks = bytes / FS_BLOCK;
+        Geometry::new(blocks, inode_count(blocks, 0), None).unwrap()
+    }
+
+    #[test]
+    fn superblock_copies_are_in_groups_1_and_powers_of_3_5_7() {
+        let groups: Vec<_> = (0..400).filter(|group| has_superblock(*group)).collect();
+        assert_eq!(groups, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 243, 343]);
+    }
+
+    #[test]
+    fn what_follows_a_superblock_copy_begins_on_the_grid() {
+        for (size, reserved) in
+            [(GIB, 126), (4 * GIB, 510), (6 * GIB, 766), (40 * GIB, 1018), (1024 * GIB, 1023)]
+        {
+            let geometry = stock(size);
+            assert_eq!(geometry.reserved_descriptor_blocks, reserved, "{size}");
+            assert_eq!(geometry.base_blocks(1) % GRID, 0);
+        }
+        assert_eq!(
+            stock(8 * MIB).reserved_descriptor_blocks,
+            0,
+            "small volumes are not filled up to the grid"
+        );
+        assert_eq!(stock(64 * MIB).reserved_descriptor_blocks, 7);
+    }
+
+    #[test]
+    fn growth_that_was_asked_for_is_possible() {
+        for (size, grow_to) in [(4, 5), (4, 64), (4, 4096), (100, 8000), (1, 1)] {
+            let geometry =
+                Geometry::new(size * GIB / FS_BLOCK, 1000, Some(grow_to * GIB / FS_BLOCK)).unwrap();
+            let descriptors = geometry.descriptor_blocks + geometry.reserved_descriptor_blocks;
+            assert!(
+                descriptors * BLOCK_DESCRIPTORS * GROUP_BLOCKS * FS_BLOCK >= grow_to * GIB,
+                "{size} to {grow_to}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_last_group_too_small_for_its_structures_is_left_out() {
+        let table = 512;
+        let with_rest = |rest| Geometry::new(2 * GROUP_BLOCKS + rest, 3 * 8192, None).unwrap();
+        assert_eq!(with_rest(2 + table + LAST_GROUP_SPARE - 1).groups, 2);
+        assert_eq!(with_rest(2 + table + LAST_GROUP_SPARE).groups, 3);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn fixed_structures_keep_clear_of_each_other(
+            blocks in prop_oneof![MIN_BLOCKS..1 << 18, 1_u64 << 18..1 << 26],
+            inodes in prop_oneof![0_u64..1 << 16, 0_u64..1 << 22],
+            grow_to in prop::option::of(0_u64..1 << 34),
+        ) {
+            let geometry = match Geometry::new(blocks, inode_count(blocks, inodes), grow_to) {
+                Ok(geometry) => geometry,
+                Err(unfit) => {
+                    prop_assert!(inodes * 2 > blocks, "{unfit:?}: only many inodes do not fit");
+                    return Ok(());
+                }
+            };
+            prop_assert!(u64::from(geometry.inodes()) >= inodes);
+            prop_assert!(geometry.blocks <= blocks && blocks - geometry.blocks < GROUP_BLOCKS);
+            prop_assert!(geometry.reserved_descriptor_blocks <= BLOCK_ADDRESSES);
+            let runs = geometry.fixed_runs();
+            prop_assert!(runs.windows(2).all(|pair| pair[0].end() <= pair[1].start));
+            prop_assert!(runs.last().is_some_and(|last| last.end() <= geometry.blocks));
+            let used: u64 = runs.iter().map(|run| run.blocks).sum();
+            prop_assert_eq!(used + geometry.journal_blocks, geometry.overhead() + 1, "and the resize block");
+        }
+    }
 }

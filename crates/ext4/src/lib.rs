@@ -49,7 +49,8 @@ pub struct Options {
     pub label: String,
     /// What the hashes of names in large folders begin with.
     pub hash_seed: [u8; 16],
-    /// Seconds since 1970 for the superblock, the journal and `lost+found`; from 0 up to 2^40.
+    /// Seconds since 1970 for the superblock, the journal and `lost+found`; from 0 up to 2^40. A file system check on
+    /// a machine whose clock is behind it will say so.
     pub time: i64,
     /// Where it is meant to be mounted, at most 63 bytes; may be empty.
     pub last_mounted: String,
@@ -91,7 +92,9 @@ pub enum Error {
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// The volume is smaller or larger than this writer makes them, or not whole blocks.
-    #[error("an ext4 volume of {size} bytes cannot be made: give 8 MiB to 16 TiB, in whole blocks of 4096 bytes")]
+    #[error(
+        "an ext4 volume of {size} bytes cannot be made: give 8 MiB to 16 TiB, in whole blocks of 4096 bytes"
+    )]
     Size {
         /// Bytes asked for.
         size: u64,
@@ -125,7 +128,9 @@ pub enum Error {
         rule: &'static str,
     },
     /// A symbolic link's target is empty, too long, or has a NUL byte in it.
-    #[error("the symbolic link `/{path}` has a target of {len} bytes: ext4 takes 1 to 4095, none of them NUL")]
+    #[error(
+        "the symbolic link `/{path}` has a target of {len} bytes: ext4 takes 1 to 4095, none of them NUL"
+    )]
     Symlink {
         /// The link.
         path: TreePath,
@@ -133,7 +138,9 @@ pub enum Error {
         len: usize,
     },
     /// Extended attributes that do not fit.
-    #[error("the extended attributes of `/{path}` need {needed} bytes beside its inode, but one block takes {room}: shorten or drop some")]
+    #[error(
+        "the extended attributes of `/{path}` need {needed} bytes beside its inode, but one block takes {room}: shorten or drop some"
+    )]
     XattrsTooLarge {
         /// The entry.
         path: TreePath,
@@ -143,7 +150,9 @@ pub enum Error {
         room: usize,
     },
     /// An attribute that ext4 has no place for.
-    #[error("`/{path}` has the extended attribute `{name}`: ext4 takes names that begin with `user.`, `trusted.` or `security.` and 1 to 255 bytes more, and the two of POSIX access lists")]
+    #[error(
+        "`/{path}` has the extended attribute `{name}`: ext4 takes names that begin with `user.`, `trusted.` or `security.` and 1 to 255 bytes more, and the two of POSIX access lists"
+    )]
     XattrName {
         /// The entry.
         path: TreePath,
@@ -159,7 +168,9 @@ pub enum Error {
         name: String,
     },
     /// Device numbers that Linux does not have.
-    #[error("the device `/{path}` has the numbers {major}:{minor}: Linux takes majors below 4096 and minors below 1048576")]
+    #[error(
+        "the device `/{path}` has the numbers {major}:{minor}: Linux takes majors below 4096 and minors below 1048576"
+    )]
     Device {
         /// The device.
         path: TreePath,
@@ -193,7 +204,9 @@ pub enum Error {
         len: u64,
     },
     /// `/lost+found` is there, but is not a folder.
-    #[error("`/lost+found` is not a folder: file system checks need the name; remove it or switch `lost_and_found` off")]
+    #[error(
+        "`/lost+found` is not a folder: file system checks need the name; remove it or switch `lost_and_found` off"
+    )]
     LostAndFound,
     /// A placement gave an impossible answer: a mistake in it, not in the tree.
     #[error("the placement of {what} is impossible: {problem}")]

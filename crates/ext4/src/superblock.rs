@@ -64,7 +64,12 @@ pub(crate) struct Totals {
 }
 
 /// The superblock as it stands at the start of `group`.
-pub(crate) fn superblock(options: &Options, geometry: &Geometry, totals: &Totals, group: u32) -> [u8; SUPERBLOCK_SIZE] {
+pub(crate) fn superblock(
+    options: &Options,
+    geometry: &Geometry,
+    totals: &Totals,
+    group: u32,
+) -> [u8; SUPERBLOCK_SIZE] {
     let mut raw = [0; SUPERBLOCK_SIZE];
     let reserved = geometry.blocks * u64::from(options.reserved_percent) / 100;
     let time = options.time as u64;

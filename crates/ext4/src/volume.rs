@@ -3,19 +3,21 @@
 use block::{BLOCK_SIZE, BlockMap, BlockMapBuilder, Content, Origin};
 use tree::{Timestamp, Tree};
 
+use crate::bytes::put32;
 use crate::catalogue::{Body, Catalogue, Claim, Item, LostAndFound, MAX_LINKS, Owner};
 use crate::checksum::{START, crc32c};
-use crate::bytes::put32;
 use crate::directory::Name;
 use crate::extents::{ExtentList, ROOT_SIZE};
-use crate::geometry::{BLOCK_ADDRESSES, GROUP_BLOCKS, Geometry, INODE_SIZE, MAX_BLOCKS, MIN_BLOCKS, Unfit, inode_count};
+use crate::geometry::{
+    BLOCK_ADDRESSES, GROUP_BLOCKS, Geometry, INODE_SIZE, MAX_BLOCKS, MIN_BLOCKS, Unfit, inode_count,
+};
 use crate::inode::{
     FIRST_INODE, FLAG_EXTENTS, FLAG_INDEX, Inode, JOURNAL_INODE, RESIZE_INODE, ROOT_INODE, TYPE_BLOCK_DEVICE,
     TYPE_CHAR_DEVICE, TYPE_DIRECTORY, TYPE_FIFO, TYPE_FILE, TYPE_SOCKET, inode_seed,
 };
 use crate::superblock::{
-    Descriptor, GROUP_BLOCK_UNINIT, GROUP_INODE_UNINIT, GROUP_TABLE_ZEROED, SUPERBLOCK_AT, Totals, journal_superblock,
-    superblock,
+    Descriptor, GROUP_BLOCK_UNINIT, GROUP_INODE_UNINIT, GROUP_TABLE_ZEROED, SUPERBLOCK_AT, Totals,
+    journal_superblock, superblock,
 };
 use crate::{Error, FS_BLOCK, Kind, Object, Options, Placement, Run, Space};
 
@@ -34,24 +36,28 @@ pub fn write(tree: &Tree, options: &Options, placement: &dyn Placement) -> Resul
     let mut space = geometry.space();
     let needed: u64 = claims.iter().map(|claim| claim.object.blocks).sum();
     if needed > space.free_blocks() {
-        return Err(Error::NoSpace { needed: smallest(&catalogue, options)?, size: options.size });
+        return Err(Error::NoSpace {
+            needed: smallest(&catalogue, options, blocks_of(options))?,
+            size: options.size,
+        });
     }
     Writer::new(&catalogue, options, &geometry).write(claims, &mut space, placement)
 }
 
 /// Bytes of the smallest volume that takes `tree`, in whole MiB; `options.size` counts for nothing. A placement that
-/// leaves gaps may need more.
+/// leaves gaps may need more. Where mke2fs's journal gets larger, a slightly larger volume may have less room.
 pub fn minimum_size(tree: &Tree, options: &Options) -> Result<u64, Error> {
     let options = Options { size: MAX_BLOCKS * FS_BLOCK, ..options.clone() };
     check_options(&options)?;
     let extra = LostAndFound::new(&options);
-    smallest(&Catalogue::new(tree, &extra, &options)?, &options)
+    smallest(&Catalogue::new(tree, &extra, &options)?, &options, MIN_BLOCKS)
 }
 
-fn smallest(catalogue: &Catalogue<'_>, options: &Options) -> Result<u64, Error> {
+/// Bytes of the smallest volume of at least `from` blocks that takes the files.
+fn smallest(catalogue: &Catalogue<'_>, options: &Options, from: u64) -> Result<u64, Error> {
     const STEP: u64 = 256;
     let files: u64 = catalogue.claims(0).iter().map(|claim| claim.object.blocks).sum();
-    let mut blocks = (MIN_BLOCKS + files).next_multiple_of(STEP);
+    let mut blocks = files.max(from).next_multiple_of(STEP);
     while blocks <= MAX_BLOCKS {
         let missing = match geometry(catalogue, &Options { size: blocks * FS_BLOCK, ..options.clone() }) {
             Ok(geometry) => (files + geometry.journal_blocks).saturating_sub(geometry.space().free_blocks()),
@@ -68,7 +74,7 @@ fn smallest(catalogue: &Catalogue<'_>, options: &Options) -> Result<u64, Error> 
 
 fn geometry(catalogue: &Catalogue<'_>, options: &Options) -> Result<Geometry, Error> {
     let needed = catalogue.items.len() as u64 + u64::from(FIRST_INODE);
-    let blocks = options.size / FS_BLOCK;
+    let blocks = blocks_of(options);
     let grow_to = options.grow_to.map(|bytes| bytes.div_ceil(FS_BLOCK));
     Geometry::new(blocks, inode_count(blocks, needed), grow_to).map_err(|unfit| match unfit {
         Unfit::TooSmall => Error::Size { size: options.size },
@@ -76,12 +82,17 @@ fn geometry(catalogue: &Catalogue<'_>, options: &Options) -> Result<Geometry, Er
     })
 }
 
+fn blocks_of(options: &Options) -> u64 {
+    options.size / FS_BLOCK
+}
+
 fn check_options(options: &Options) -> Result<(), Error> {
-    let blocks = options.size / FS_BLOCK;
+    let blocks = blocks_of(options);
     if !options.size.is_multiple_of(FS_BLOCK) || !(MIN_BLOCKS..=MAX_BLOCKS).contains(&blocks) {
         return Err(Error::Size { size: options.size });
     }
-    let wrong = |option, value: &dyn ToString, rule| Err(Error::Option { option, value: value.to_string(), rule });
+    let wrong =
+        |option, value: &dyn ToString, rule| Err(Error::Option { option, value: value.to_string(), rule });
     if options.label.len() > 16 {
         return wrong("label", &options.label, "an ext4 label has at most 16 bytes");
     }
@@ -198,7 +209,7 @@ impl<'w, 't> Writer<'w, 't> {
         if sorted.first().is_some_and(|number| *number < free_from) || sorted.last() > Some(&last) {
             return wrong("a number is not free");
         }
-        if sorted.array_windows().any(|[one, next]| one == next) {
+        if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
             return wrong("a number was given twice");
         }
         let mut chosen = chosen.into_iter();
@@ -217,8 +228,8 @@ impl<'w, 't> Writer<'w, 't> {
         space: &mut Space,
         placement: &dyn Placement,
     ) -> Result<Vec<Place>, Error> {
-        let no_room = |_| match smallest(self.catalogue, self.options) {
-            Ok(needed) => Error::NoSpace { needed: needed.max(self.options.size + 1), size: self.options.size },
+        let no_room = |_| match smallest(self.catalogue, self.options, blocks_of(self.options) + 1) {
+            Ok(needed) => Error::NoSpace { needed, size: self.options.size },
             Err(error) => error,
         };
         let objects: Vec<Object<'_>> = claims.iter().map(|claim| claim.object).collect();
@@ -233,7 +244,11 @@ impl<'w, 't> Writer<'w, 't> {
         let node_counts: Vec<_> = objects
             .iter()
             .zip(&placed)
-            .map(|(object, runs)| if object.kind == Kind::Xattrs { 0 } else { ExtentList::new(runs).node_count() })
+            .map(
+                |(object, runs)| {
+                    if object.kind == Kind::Xattrs { 0 } else { ExtentList::new(runs).node_count() }
+                },
+            )
             .collect();
         let all_nodes = node_counts.iter().sum();
         let node_runs = match all_nodes {
@@ -271,7 +286,8 @@ impl<'w, 't> Writer<'w, 't> {
             let group = (at / GROUP_BLOCKS) as u32;
             let range = self.geometry.group_run(group);
             let end = run.end().min(range.end());
-            let bitmap = self.block_bitmaps[group as usize].get_or_insert_with(|| new_block_bitmap(self.geometry, group));
+            let bitmap = self.block_bitmaps[group as usize]
+                .get_or_insert_with(|| new_block_bitmap(self.geometry, group));
             if !set_bits(bitmap, (at - range.start) as usize, (end - range.start) as usize) {
                 return Err("a block is in use already");
             }
@@ -286,7 +302,8 @@ impl<'w, 't> Writer<'w, 't> {
             self.block_bitmaps[group as usize].get_or_insert_with(|| new_block_bitmap(self.geometry, group));
         }
         for run in self.geometry.group_structures() {
-            self.use_blocks(run).map_err(|problem| Error::Placement { what: "group structures".into(), problem })?;
+            self.use_blocks(run)
+                .map_err(|problem| Error::Placement { what: "group structures".into(), problem })?;
         }
         Ok(())
     }
@@ -338,7 +355,14 @@ impl<'w, 't> Writer<'w, 't> {
         }
     }
 
-    fn write_item(&mut self, item: &Item<'t>, number: u32, place: Place, numbers: &[u32], xattr_places: &[u64]) {
+    fn write_item(
+        &mut self,
+        item: &Item<'t>,
+        number: u32,
+        place: Place,
+        numbers: &[u32],
+        xattr_places: &[u64],
+    ) {
         let meta = &item.entry.meta;
         let data: u64 = place.runs.iter().map(|run| run.blocks).sum();
         let mut inode = Inode {
@@ -514,9 +538,9 @@ impl<'w, 't> Writer<'w, 't> {
         self.structures.sort_by_key(|(block, _, _)| *block);
         let mut rest = self.structures.into_iter().peekable();
         while let Some((start, name, mut bytes)) = rest.next() {
-            while let Some((_, _, more)) = rest.next_if(|(next, other, _)| {
-                *other == name && *next == start + (bytes.len() / BLOCK) as u64
-            }) {
+            while let Some((_, _, more)) = rest
+                .next_if(|(next, other, _)| *other == name && *next == start + (bytes.len() / BLOCK) as u64)
+            {
                 bytes.extend_from_slice(&more);
             }
             let mut at = start * FS_BLOCK;

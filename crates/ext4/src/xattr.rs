@@ -101,7 +101,8 @@ pub(crate) fn encode(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Encoded, Ref
     if xattrs.is_empty() {
         return Ok(Encoded::default());
     }
-    let mut all = xattrs.iter().map(|(name, value)| Attribute::new(name, value)).collect::<Result<Vec<_>, _>>()?;
+    let mut all =
+        xattrs.iter().map(|(name, value)| Attribute::new(name, value)).collect::<Result<Vec<_>, _>>()?;
     all.sort();
     let mut free = INLINE_ROOM;
     let (inside, outside): (Vec<_>, Vec<_>) = all.into_iter().partition(|attribute| {
@@ -209,5 +210,77 @@ impl Blocks {
             put32(&mut block, 16, sum);
             (*place, block)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(attributes: &[(&str, Vec<u8>)]) -> Result<Encoded, Refusal> {
+        encode(&attributes.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.clone())).collect())
+    }
+
+    #[test]
+    fn the_inode_is_filled_before_a_block_is_begun() {
+        // 16 bytes of entry and 4 of name leave 68 for the value.
+        let fits = encoded(&[("user.name", vec![1; 68])]).unwrap();
+        assert!(fits.inline.is_some() && fits.block.is_none());
+        let over = encoded(&[("user.name", vec![1; 69])]).unwrap();
+        assert!(over.inline.is_none() && over.block.is_some());
+        let both = encoded(&[("user.a", vec![1; 69]), ("user.b", vec![2; 8])]).unwrap();
+        assert!(both.inline.is_some() && both.block.is_some());
+        assert!(encoded(&[]).unwrap().inline.is_none());
+    }
+
+    #[test]
+    fn the_bytes_in_an_inode() {
+        let encoded = encoded(&[("security.ab", vec![7, 8, 9])]).unwrap();
+        let bytes = encoded.inline.unwrap();
+        let expected = [0, 0, 2, 0xea, 2, 6, 88, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', 0, 0];
+        assert_eq!(bytes[..expected.len()], expected);
+        assert!(bytes[expected.len()..INLINE_SIZE - 4].iter().all(|byte| *byte == 0));
+        assert_eq!(bytes[INLINE_SIZE - 4..], [7, 8, 9, 0]);
+    }
+
+    #[test]
+    fn a_block_is_sorted_by_prefix_length_and_name() {
+        let value = vec![0; 200];
+        let names = ["user.bb", "user.c", "user.ba", "trusted.a", "security.a"];
+        let encoded = encoded(&names.map(|name| (name, value.clone()))).unwrap();
+        let block = encoded.block.unwrap();
+        let mut found = Vec::new();
+        let mut at = BLOCK_HEADER;
+        while block[at] != 0 {
+            let length = usize::from(block[at]);
+            let name = String::from_utf8_lossy(&block[at + ENTRY..][..length]).into_owned();
+            found.push((block[at + 1], name));
+            at += ENTRY + length.next_multiple_of(4);
+        }
+        let expected = [(1, "c"), (1, "ba"), (1, "bb"), (4, "a"), (6, "a")];
+        assert_eq!(found, expected.map(|(prefix, name)| (prefix, name.to_owned())));
+    }
+
+    #[test]
+    fn access_lists_lose_the_ids_of_rules_without_a_name() {
+        let rules = [
+            2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 6, 0, 232, 3, 0, 0, 4, 0, 5, 0, 255, 255, 255,
+            255,
+        ];
+        let expected = [1, 0, 0, 0, 1, 0, 7, 0, 2, 0, 6, 0, 232, 3, 0, 0, 4, 0, 5, 0];
+        assert_eq!(disk_access_list(&rules).unwrap(), expected);
+        assert_eq!(disk_access_list(&rules[..27]), None);
+        assert_eq!(disk_access_list(&[3, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn a_block_is_shared_by_at_most_1024() {
+        let mut blocks = Blocks::default();
+        let users: Vec<_> = (0..1030).map(|_| blocks.refer(vec![0; 4096])).collect();
+        assert_eq!(blocks.refer(vec![1; 4096]), 2);
+        assert_eq!(users.iter().filter(|block| **block == 0).count(), 1024);
+        let references: Vec<_> =
+            blocks.finish(&[10, 20, 30], 0).map(|(at, block)| (at, block[4], block[5])).collect();
+        assert_eq!(references, [(10, 0, 4), (20, 6, 0), (30, 1, 0)]);
     }
 }

@@ -26,13 +26,17 @@ fn time() -> impl Strategy<Value = Timestamp> {
         1 => (1_i64 << 32)..(1_i64 << 35),
         1 => Just((3_i64 << 32) + (1 << 31) - 1),
     ];
+    // The checker takes the years 2310 to 2378 for mistakes of old kernels.
+    let seconds =
+        seconds.prop_map(|seconds| if (10 << 30..12 << 30).contains(&seconds) { 0 } else { seconds });
     (seconds, prop_oneof![Just(0), 0_u32..1_000_000_000])
         .prop_map(|(seconds, nanoseconds)| Timestamp { seconds, nanoseconds })
 }
 
 /// An access list as getxattr(2) gives it: owner, named users and groups, group, mask, others.
 fn access_list() -> impl Strategy<Value = Vec<u8>> {
-    let named = prop::collection::btree_set((prop_oneof![Just(2_u16), Just(8)], any::<u32>(), 0_u16..8), 0..6);
+    let named =
+        prop::collection::btree_set((prop_oneof![Just(2_u16), Just(8)], any::<u32>(), 0_u16..8), 0..6);
     named.prop_map(|named| {
         let mut rules = vec![(1, 7, u32::MAX), (4, 5, u32::MAX), (0x20, 4, u32::MAX)];
         rules.extend(named.iter().map(|(tag, id, rights)| (*tag, *rights, *id)));
@@ -43,7 +47,11 @@ fn access_list() -> impl Strategy<Value = Vec<u8>> {
         let rule = |(tag, rights, id): (u16, u16, u32)| {
             [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
         };
-        [2_u32.to_le_bytes().to_vec()].into_iter().chain(rules.into_iter().map(rule)).collect::<Vec<_>>().concat()
+        [2_u32.to_le_bytes().to_vec()]
+            .into_iter()
+            .chain(rules.into_iter().map(rule))
+            .collect::<Vec<_>>()
+            .concat()
     })
 }
 
@@ -60,12 +68,8 @@ fn xattrs() -> impl Strategy<Value = BTreeMap<Vec<u8>, Vec<u8>>> {
         (name, value).prop_map(move |(name, value)| ([prefix.as_bytes(), &name].concat(), value))
     };
     let list = |name: &'static str| access_list().prop_map(move |value| (name.as_bytes().to_vec(), value));
-    let any_one = prop_oneof![
-        plain("user."),
-        plain("trusted."),
-        plain("security."),
-        list("system.posix_acl_access"),
-    ];
+    let any_one =
+        prop_oneof![plain("user."), plain("trusted."), plain("security."), list("system.posix_acl_access"),];
     prop_oneof![
         3 => Just(BTreeMap::new()),
         1 => prop::collection::vec(any_one, 1..5).prop_map(|all| all.into_iter().collect()),
@@ -74,8 +78,13 @@ fn xattrs() -> impl Strategy<Value = BTreeMap<Vec<u8>, Vec<u8>>> {
 
 fn meta() -> impl Strategy<Value = Meta> {
     let id = prop_oneof![Just(0_u32), 0_u32..2000, any::<u32>()];
-    (0_u16..0o10000, id.clone(), id, time(), xattrs())
-        .prop_map(|(mode, uid, gid, mtime, xattrs)| Meta { mode, uid, gid, mtime, xattrs })
+    (0_u16..0o10000, id.clone(), id, time(), xattrs()).prop_map(|(mode, uid, gid, mtime, xattrs)| Meta {
+        mode,
+        uid,
+        gid,
+        mtime,
+        xattrs,
+    })
 }
 
 fn content() -> impl Strategy<Value = Content> {
@@ -90,8 +99,13 @@ fn symlink_target() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         3 => prop::collection::vec(1_u8..=255, 1..50),
         2 => prop::collection::vec(1_u8..=255, 57..63),
-        1 => prop::collection::vec(b'a'..=b'z', 4000..=4095),
+        1 => prop::collection::vec(1_u8..=255, 4000..=4095),
     ]
+    .prop_map(|mut target| {
+        // `ext4-view` takes targets as paths, of names that are not too long.
+        target.iter_mut().skip(200).step_by(200).for_each(|byte| *byte = b'/');
+        target
+    })
 }
 
 /// An entry, the folder it goes into (as a fraction of those that there are), and a second name for it.
@@ -115,13 +129,15 @@ fn plan() -> impl Strategy<Value = Plan> {
         1 => Just(Node::Socket),
     ];
     let second = prop::option::weighted(0.15, (name(), any::<prop::sample::Index>()));
-    (name(), meta(), node, any::<prop::sample::Index>(), second).prop_map(|(name, mut meta, node, folder, second)| {
-        if !matches!(node, Node::File(_) | Node::Directory) {
-            // Linux gives links, devices and pipes neither access lists nor attributes of users.
-            meta.xattrs.retain(|name, _| name.starts_with(b"trusted.") || name.starts_with(b"security."));
-        }
-        Plan { name, meta, node, folder, second }
-    })
+    (name(), meta(), node, any::<prop::sample::Index>(), second).prop_map(
+        |(name, mut meta, node, folder, second)| {
+            if !matches!(node, Node::File(_) | Node::Directory) {
+                // Linux gives links, devices and pipes neither access lists nor attributes of users.
+                meta.xattrs.retain(|name, _| name.starts_with(b"trusted.") || name.starts_with(b"security."));
+            }
+            Plan { name, meta, node, folder, second }
+        },
+    )
 }
 
 fn tree_of(root: Meta, plans: Vec<Plan>) -> Tree {
@@ -153,10 +169,22 @@ fn trees(entries: std::ops::Range<usize>) -> impl Strategy<Value = Tree> {
     (meta(), prop::collection::vec(plan(), entries)).prop_map(|(root, plans)| tree_of(root, plans))
 }
 
+/// The tree with other times where `ext4-view` 1.0.0 fails: it refuses those whose low 32 bits are negative. What
+/// becomes of them is checked by `debugfs`, in `attributes.rs`.
+fn with_readable_times(tree: &Tree) -> Tree {
+    let mut readable = tree.clone();
+    for (_, entry) in readable.iter_mut() {
+        let seconds = &mut entry.meta.mtime.seconds;
+        *seconds = (*seconds).clamp(0, (3 << 32) + (1 << 31) - 1) & !(1 << 31);
+    }
+    readable
+}
+
 fn written_and_read_back(tree: &Tree) {
     let map = simple(tree, &options(64 * MIB));
     Image::new(&map).check();
-    compare(&map, tree);
+    let readable = with_readable_times(tree);
+    compare(&simple(&readable, &options(64 * MIB)), &readable);
     assert_eq!(map, simple(tree, &options(64 * MIB)), "the same tree gives the same volume");
 }
 

@@ -471,7 +471,10 @@ mod tests {
         Deb::new(Cursor::new(bytes), Path::new("test.deb"), Limits::default())
     }
 
-    fn read_all<R: BufRead + Seek>(deb: &mut Deb<R>) -> Result<Vec<(Vec<u8>, Kind, Vec<u8>)>, String> {
+    /// Clean path, kind and content of a member.
+    type Found = (Vec<u8>, Kind, Vec<u8>);
+
+    fn read_all<R: BufRead + Seek>(deb: &mut Deb<R>) -> Result<Vec<Found>, String> {
         deb.control().map_err(|error| error.to_string())?;
         let mut data = deb.data().map_err(|error| error.to_string())?;
         let mut all = Vec::new();

@@ -451,8 +451,10 @@ impl Extensions {
     }
 }
 
+type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// The `length key=value\n` records of a pax header.
-fn pax_records(mut rest: &[u8]) -> Result<Vec<(&[u8], &[u8])>, &'static str> {
+fn pax_records(mut rest: &[u8]) -> Result<Vec<Record<'_>>, &'static str> {
     const BROKEN: &str = "is no list of `length key=value` records";
     let mut records = Vec::new();
     while !rest.is_empty() {

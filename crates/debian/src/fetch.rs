@@ -1,0 +1,439 @@
+//! Getting bytes from mirrors: http, https and file addresses, with retries, resumed downloads and hash checks.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use block::{Digest, Hasher};
+
+use crate::cache::{Cache, CacheError};
+
+/// Attempts for one address before it is given up.
+const ATTEMPTS: u32 = 4;
+
+/// Who wants to know how downloads go. Called from several threads at once.
+pub trait Progress: Sync {
+    /// A download begins; its size if that is known.
+    fn started(&self, what: &str, bytes: Option<u64>);
+    /// So many more bytes have come.
+    fn advanced(&self, bytes: u64);
+    /// A download is done, or given up.
+    fn finished(&self, what: &str);
+    /// Something a person may want to read: a retry, another mirror.
+    fn note(&self, text: &str);
+}
+
+/// Progress that nobody watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn started(&self, _what: &str, _bytes: Option<u64>) {}
+    fn advanced(&self, _bytes: u64) {}
+    fn finished(&self, _what: &str) {}
+    fn note(&self, _text: &str) {}
+}
+
+/// Bytes that are not those that were promised.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{url}: expected {expected_size} bytes with SHA-256 {expected}, got {actual_size} bytes with SHA-256 {actual}. \
+     The mirror may be in the middle of an update, or something on the way changes files: try again, or use another mirror"
+)]
+pub struct Mismatch {
+    /// The address.
+    pub url: String,
+    /// The promised length.
+    pub expected_size: u64,
+    /// The promised hash.
+    pub expected: Digest,
+    /// The length that came.
+    pub actual_size: u64,
+    /// The hash of what came.
+    pub actual: Digest,
+}
+
+/// Why something could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The server says that it does not have it.
+    #[error("{url}: not there (HTTP status {status})")]
+    Missing {
+        /// The address.
+        url: String,
+        /// HTTP status; 404 for a file that does not exist.
+        status: u16,
+    },
+    /// The server or the way to it fails.
+    #[error(
+        "{url}: cannot be fetched, after {attempts} attempts: {what}. Is the network up, and the mirror right?"
+    )]
+    Failed {
+        /// The address.
+        url: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// What happened last.
+        what: String,
+    },
+    /// Bytes came, but not those that were promised.
+    #[error(transparent)]
+    Mismatch(Box<Mismatch>),
+    /// More bytes came than may come.
+    #[error("{url}: longer than the {limit} bytes that it may have")]
+    TooLong {
+        /// The address.
+        url: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// An address of a kind that cannot be fetched.
+    #[error("{url}: only http://, https:// and file:// addresses can be fetched")]
+    Scheme {
+        /// The address.
+        url: String,
+    },
+    /// The cache's folder fails.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl FetchError {
+    /// Whether it is certain that the server does not have the file.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing { .. })
+    }
+}
+
+/// Fetches from mirrors; keeps its connections open between calls.
+#[derive(Clone, Debug)]
+pub struct Fetcher {
+    agent: ureq::Agent,
+    pause: Duration,
+}
+
+impl Default for Fetcher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Done,
+    Missing(u16),
+    Retry(String),
+    TooLong,
+}
+
+impl Fetcher {
+    /// A fetcher; a proxy is taken from the environment (`http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`).
+    pub fn new() -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .user_agent(concat!("bakehouse/", env!("CARGO_PKG_VERSION")))
+            // Files are wanted as they are: their hashes are over the compressed bytes.
+            .accept_encoding("identity")
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            .timeout_per_read(Some(Duration::from_secs(30)))
+            .max_idle_connections(32)
+            .max_idle_connections_per_host(16)
+            .build();
+        Self { agent: config.into(), pause: Duration::from_millis(700) }
+    }
+
+    /// A small file into memory, at most `limit` bytes.
+    pub fn small(&self, url: &str, limit: u64, progress: &dyn Progress) -> Result<Vec<u8>, FetchError> {
+        if let Some(path) = file_path(url)? {
+            let file = open_local(url, &path)?;
+            let mut bytes = Vec::new();
+            let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes);
+            read.map_err(|error| FetchError::Failed {
+                url: url.into(),
+                attempts: 1,
+                what: error.to_string(),
+            })?;
+            if bytes.len() as u64 > limit {
+                return Err(FetchError::TooLong { url: url.into(), limit });
+            }
+            return Ok(bytes);
+        }
+        let mut bytes = Vec::new();
+        self.retry(url, progress, || {
+            bytes.clear();
+            let response = match self.agent.get(url).call() {
+                Ok(response) => response,
+                Err(error) => return Attempt::Retry(error.to_string()),
+            };
+            let status = response.status().as_u16();
+            if status != 200 {
+                return refused(status);
+            }
+            let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
+            match body.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes) {
+                Ok(_) if bytes.len() as u64 > limit => Attempt::TooLong,
+                Ok(_) => Attempt::Done,
+                Err(error) => Attempt::Retry(error.to_string()),
+            }
+        })
+        .map_err(|error| match error {
+            FetchError::TooLong { url, .. } => FetchError::TooLong { url, limit },
+            other => other,
+        })?;
+        Ok(bytes)
+    }
+
+    /// A file whose length and hash are known, into the cache. What is in the cache already is not fetched; a
+    /// download that breaks off is resumed where it broke off, if the server can.
+    pub fn verified(
+        &self,
+        url: &str,
+        size: u64,
+        sha256: Digest,
+        cache: &Cache,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf, FetchError> {
+        if let Some(path) = cache.get(sha256, size)? {
+            return Ok(path);
+        }
+        let mut incoming = cache.begin()?;
+        let part = incoming.path().to_owned();
+        let mut sink =
+            Sink { file: incoming.file(), hasher: Hasher::new(), written: 0, limit: size, progress };
+        if let Some(path) = file_path(url)? {
+            let mut file = open_local(url, &path)?;
+            let copied = sink.copy(&mut file);
+            copied.map_err(|error| FetchError::Failed {
+                url: url.into(),
+                attempts: 1,
+                what: error.to_string(),
+            })?;
+        } else {
+            // What the server said of the file, so that two halves of different files are never put together.
+            let mut tag = None;
+            let mut fresh_start = 0;
+            let result = self.retry(url, progress, || {
+                let attempt = self.attempt(url, &mut sink, &mut tag);
+                // A whole file with the wrong hash is worth one more try from the start: a resumed or a stale one.
+                if matches!(attempt, Attempt::Done)
+                    && sink.hasher.clone().finish() != sha256
+                    && fresh_start < 1
+                {
+                    fresh_start += 1;
+                    return match sink.restart() {
+                        Ok(()) => Attempt::Retry("the bytes do not have the promised hash".into()),
+                        Err(error) => Attempt::Retry(error.to_string()),
+                    };
+                }
+                attempt
+            });
+            match result {
+                Ok(()) | Err(FetchError::TooLong { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (actual, actual_size) = (sink.hasher.finish(), sink.written);
+        if (actual, actual_size) != (sha256, size) {
+            let url = url.to_owned();
+            let mismatch = Mismatch { url, expected_size: size, expected: sha256, actual_size, actual };
+            return Err(FetchError::Mismatch(Box::new(mismatch)));
+        }
+        // The part's own length must be what was hashed: nothing else may have written to it.
+        let length = incoming.file().metadata().map(|metadata| metadata.len());
+        if length.ok() != Some(size) {
+            let error = io::Error::other("it was changed by someone else");
+            return Err(CacheError { path: part, action: "cannot be used", error }.into());
+        }
+        Ok(cache.commit(incoming, sha256)?)
+    }
+
+    fn attempt(&self, url: &str, sink: &mut Sink<'_>, tag: &mut Option<String>) -> Attempt {
+        let mut request = self.agent.get(url);
+        let resumed = match tag {
+            Some(tag) if sink.written > 0 => {
+                request = request
+                    .header("Range", format!("bytes={}-", sink.written))
+                    .header("If-Range", tag.as_str());
+                true
+            }
+            _ => false,
+        };
+        let response = match request.call() {
+            Ok(response) => response,
+            Err(error) => return Attempt::Retry(error.to_string()),
+        };
+        let header = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        match response.status().as_u16() {
+            200 => {
+                if let Err(error) = sink.restart() {
+                    return Attempt::Retry(error.to_string());
+                }
+                // A weak tag does not promise the same bytes; a date does well enough, since the hash decides.
+                *tag =
+                    header("etag").filter(|tag| !tag.starts_with("W/")).or_else(|| header("last-modified"));
+            }
+            206 if resumed => {
+                let wanted = format!("bytes {}-", sink.written);
+                if !header("content-range").is_some_and(|range| range.starts_with(&wanted)) {
+                    *tag = None;
+                    return Attempt::Retry("the server resumed at another place".into());
+                }
+            }
+            416 => {
+                *tag = None;
+                return Attempt::Retry("the server cannot resume there".into());
+            }
+            status => return refused(status),
+        }
+        let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
+        match sink.copy(&mut body) {
+            Ok(()) if sink.written > sink.limit => Attempt::TooLong,
+            Ok(()) if sink.written < sink.limit => {
+                Attempt::Retry(format!("{} of {} bytes came", sink.written, sink.limit))
+            }
+            Ok(()) => Attempt::Done,
+            Err(error) => Attempt::Retry(error.to_string()),
+        }
+    }
+
+    fn retry(
+        &self,
+        url: &str,
+        progress: &dyn Progress,
+        mut attempt: impl FnMut() -> Attempt,
+    ) -> Result<(), FetchError> {
+        let mut what = String::new();
+        for round in 1..=ATTEMPTS {
+            match attempt() {
+                Attempt::Done => return Ok(()),
+                Attempt::Missing(status) => return Err(FetchError::Missing { url: url.into(), status }),
+                Attempt::TooLong => return Err(FetchError::TooLong { url: url.into(), limit: 0 }),
+                Attempt::Retry(reason) => what = reason,
+            }
+            if round < ATTEMPTS {
+                progress.note(&format!("{url}: {what}; trying again"));
+                std::thread::sleep(self.pause * 2_u32.pow(round - 1));
+            }
+        }
+        Err(FetchError::Failed { url: url.into(), attempts: ATTEMPTS, what })
+    }
+}
+
+fn refused(status: u16) -> Attempt {
+    match status {
+        // Too many requests, and whatever is the server's own trouble, may be over in a moment.
+        408 | 429 | 500..=599 => Attempt::Retry(format!("HTTP status {status}")),
+        other => Attempt::Missing(other),
+    }
+}
+
+/// Writes what comes, hashes it, counts it, and stops one byte past the limit.
+struct Sink<'a> {
+    file: &'a mut File,
+    hasher: Hasher,
+    written: u64,
+    limit: u64,
+    progress: &'a dyn Progress,
+}
+
+impl Sink<'_> {
+    fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.hasher = Hasher::new();
+        self.written = 0;
+        Ok(())
+    }
+
+    fn copy(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        let mut buffer = vec![0; 64 * 1024];
+        while self.written <= self.limit {
+            let got = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.file.write_all(&buffer[..got])?;
+            self.hasher.update(&buffer[..got]);
+            self.written += got as u64;
+            self.progress.advanced(got as u64);
+        }
+        Ok(())
+    }
+}
+
+/// The path of a `file://` address, percent signs decoded; `None` for http and https.
+fn file_path(url: &str) -> Result<Option<PathBuf>, FetchError> {
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Ok(None);
+    }
+    let scheme = || FetchError::Scheme { url: url.to_owned() };
+    let rest = url.strip_prefix("file:").ok_or_else(scheme)?;
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    if !path.starts_with('/') {
+        return Err(scheme());
+    }
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| byte == b'%') {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    use std::os::unix::ffi::OsStringExt;
+    Ok(Some(std::ffi::OsString::from_vec(bytes).into()))
+}
+
+fn open_local(url: &str, path: &Path) -> Result<File, FetchError> {
+    File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => FetchError::Missing { url: url.into(), status: 404 },
+        _ => FetchError::Failed { url: url.into(), attempts: 1, what: error.to_string() },
+    })
+}
+
+/// Runs `work` on every item, on at most `threads` threads; results in the items' order. After an error no new item
+/// is begun, and the error of the first item that has one is returned.
+pub(crate) fn parallel<T: Sync, R: Send, E: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let run = || {
+        let mut done = Vec::new();
+        while !failed.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { break };
+            let result = work(item);
+            if result.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+            done.push((index, result));
+        }
+        done
+    };
+    let mut all: Vec<(usize, Result<R, E>)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads.min(items.len())).map(|_| scope.spawn(run)).collect();
+        let results = threads.into_iter().map(|thread| match thread.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        results.flatten().collect()
+    });
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, result)| result).collect()
+}

@@ -123,7 +123,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
         if let Some(user) = recipe.default_user() {
             additions.cloud_init(user)?;
         }
-        apt_state(&root, &installed.packages, native, made)?;
+        apt_state(&root, &installed, native, made)?;
         configure(recipe, boot, &mut additions)?;
         additions.services(recipe, &mut programs)
     })?;

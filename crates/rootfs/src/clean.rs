@@ -106,20 +106,23 @@ fn is(root: &Root, path: &[u8], kind: FileType) -> Result<bool, Error> {
     Ok(root.lstat(path)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind))
 }
 
-/// Logs of programs that ran while baking go; those that the machine itself will write to (wtmp, btmp, lastlog, which
-/// must exist) are emptied.
+/// Logs of the baking go. Those that packages made for the machine itself, with owner and mode, stay and are emptied.
 fn logs(root: &Root, folder: &[u8], ledger: &Ledger, time: i64) -> Result<(), Error> {
-    const KEPT: [&[u8]; 4] = [b"wtmp", b"btmp", b"lastlog", b"faillog"];
+    const OF_BAKING: [&[u8]; 4] = [
+        b"var/log/alternatives.log",
+        b"var/log/bootstrap.log",
+        b"var/log/dpkg.log",
+        b"var/log/fontconfig.log",
+    ];
     for name in root.list(folder)? {
         let path = [folder, b"/", &name].concat();
         if is(root, &path, FileType::Directory)? {
             logs(root, &path, ledger, time)?;
         } else if is(root, &path, FileType::RegularFile)? && !ledger.laid.contains_key(&path) {
-            if KEPT.contains(&name.as_slice()) {
-                let plain = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: time };
-                root.rewrite(&path, b"", plain)?;
-            } else {
+            if OF_BAKING.contains(&path.as_slice()) || path.starts_with(b"var/log/apt/") {
                 root.remove(&path)?;
+            } else {
+                root.rewrite(&path, b"", Attributes { mode: 0o644, uid: 0, gid: 0, mtime: time })?;
             }
         }
     }

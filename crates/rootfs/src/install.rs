@@ -11,7 +11,7 @@ use crate::clean::hold_host_keys_places;
 use crate::dpkg::{self, Diversions, Interests, StatOverrides};
 use crate::error::{Error, OnFile};
 use crate::lay::{Conffiles, Ledger, Surroundings};
-use crate::order::{Wave, waves};
+use crate::order::{Wave, essential, waves};
 use crate::package::{Package, PackageFile};
 use crate::programs::{Programs, StandIn};
 use crate::root::{Attributes, Root};
@@ -21,6 +21,8 @@ use crate::stage::Stager;
 pub(crate) struct Installed {
     pub(crate) packages: Vec<Package>,
     pub(crate) ledger: Ledger,
+    /// Indexes of the essential packages and all they need.
+    pub(crate) essential: BTreeSet<usize>,
 }
 
 /// When a package was built: the time in its .deb file's first header, which dpkg-deb takes from the changelog.
@@ -70,7 +72,8 @@ pub(crate) fn install(
         Ok::<_, Error>(())
     })?;
     let ledger = install.ledger;
-    Ok(Installed { packages, ledger })
+    let essential = essential(&packages);
+    Ok(Installed { packages, ledger, essential })
 }
 
 /// base-files first: its folders have the modes that a system's top folders must have.
@@ -218,12 +221,10 @@ impl Install<'_> {
             argv.push("--pending".into());
         } else {
             argv.push("--no-triggers".into());
-            let names: BTreeSet<_> =
-                wave.configure.iter().map(|index| self.packages[*index].info_name()).collect();
-            if names.is_empty() {
+            if wave.configure.is_empty() {
                 return Ok(());
             }
-            argv.extend(names);
+            argv.extend(wave.configure.iter().map(|index| self.packages[*index].info_name()));
         }
         hold_host_keys_places(self.root, self.time)?;
         programs.dpkg("configuring the packages", &self.sandbox(programs)?, &argv)?;

@@ -82,6 +82,11 @@ impl Needs {
     }
 }
 
+/// The essential packages and all they need, by index.
+pub(crate) fn essential(packages: &[Package]) -> BTreeSet<usize> {
+    Needs::new(packages).closure((0..packages.len()).filter(|index| packages[*index].essential))
+}
+
 /// Cuts the packages into waves. The first holds the essential and required packages and all they
 /// need; each later one the
 /// packages whose Pre-Depends are configured by then.

@@ -85,7 +85,8 @@ impl Package {
             path: file.path.clone(),
             auto: file.auto,
             essential: field("Essential") == Some("yes"),
-            required: field("Priority") == Some("required"),
+            // apt is required, too, but its timers want systemd to be there.
+            required: field("Priority") == Some("required") && file.name != "apt",
             same: field("Multi-Arch") == Some("same"),
             depends: names("Depends"),
             pre_depends: names("Pre-Depends"),

@@ -8,7 +8,7 @@ use recipe::{Arch, Recipe};
 use crate::additions::Additions;
 use crate::build::Boot;
 use crate::error::Error;
-use crate::package::Package;
+use crate::install::Installed;
 use crate::root::{Attributes, Root};
 
 /// The mirrors that an image names when its recipe names none.
@@ -117,12 +117,17 @@ fn grub_defaults(arch: Arch) -> String {
 }
 
 /// `/var/lib/apt/extended_states` and apt's folders, as apt leaves them.
-pub(crate) fn apt_state(root: &Root, packages: &[Package], native: &str, time: i64) -> Result<(), Error> {
+pub(crate) fn apt_state(root: &Root, installed: &Installed, native: &str, time: i64) -> Result<(), Error> {
+    let packages = &installed.packages;
     if !packages.iter().any(|package| &*package.name == "apt") {
         return Ok(());
     }
     let mut text = String::new();
-    for package in packages.iter().filter(|package| package.auto && !package.essential) {
+    for (_, package) in packages
+        .iter()
+        .enumerate()
+        .filter(|(index, package)| package.auto && !installed.essential.contains(index))
+    {
         let architecture = if package.architecture == "all" { native } else { &package.architecture };
         let _ =
             write!(text, "Package: {}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n", package.name);

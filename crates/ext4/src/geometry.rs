@@ -71,15 +71,24 @@ pub(crate) enum Unfit {
 }
 
 impl Geometry {
-    /// The geometry of a volume of `volume_blocks` blocks with at least `inodes` inodes that can grow to
-    /// `grow_to_blocks` (`None`: as far as mke2fs lets it, about a thousandfold).
-    pub(crate) fn new(volume_blocks: u64, inodes: u64, grow_to_blocks: Option<u64>) -> Result<Self, Unfit> {
+    /// The geometry of a volume of `volume_blocks` blocks whose files need `needed_inodes` inodes (the reserved ones
+    /// among them) and that can grow to `grow_to_blocks` (`None`: as far as mke2fs lets it, about a thousandfold).
+    pub(crate) fn new(
+        volume_blocks: u64,
+        needed_inodes: u64,
+        grow_to_blocks: Option<u64>,
+    ) -> Result<Self, Unfit> {
         let mut blocks = volume_blocks;
+        let wanted_inodes = inode_count(volume_blocks, needed_inodes);
         loop {
             if blocks < MIN_BLOCKS {
                 return Err(Unfit::TooSmall);
             }
-            let sizes = Self::sizes(blocks, inodes, grow_to_blocks)?;
+            let most_inodes = (blocks.div_ceil(GROUP_BLOCKS) * MAX_GROUP_INODES).min(MAX_INODES);
+            if needed_inodes > most_inodes {
+                return Err(Unfit::TooManyInodes(most_inodes));
+            }
+            let sizes = Self::sizes(blocks, wanted_inodes.min(most_inodes), grow_to_blocks);
             // As mke2fs, the rule counts a group's bitmaps and table in, though they lie elsewhere.
             let rest = blocks % GROUP_BLOCKS;
             let last = sizes.base_blocks(sizes.groups - 1) + 2 + sizes.table_blocks;
@@ -90,15 +99,12 @@ impl Geometry {
         }
     }
 
-    fn sizes(blocks: u64, inodes: u64, grow_to_blocks: Option<u64>) -> Result<Self, Unfit> {
+    /// The numbers of a volume of exactly `blocks` blocks, without places.
+    fn sizes(blocks: u64, inodes: u64, grow_to_blocks: Option<u64>) -> Self {
         let groups = blocks.div_ceil(GROUP_BLOCKS);
-        let most = (groups * MAX_GROUP_INODES).min(MAX_INODES);
-        if inodes > most {
-            return Err(Unfit::TooManyInodes(most));
-        }
         let table_blocks = inodes.div_ceil(groups).div_ceil(u64::from(TABLE_INODES)).max(1);
         let descriptor_blocks = groups.div_ceil(BLOCK_DESCRIPTORS);
-        Ok(Self {
+        Self {
             blocks,
             groups: groups as u32,
             descriptor_blocks,
@@ -110,7 +116,7 @@ impl Geometry {
             inode_tables: Vec::new(),
             resize_block: None,
             journal_blocks: journal_blocks(blocks),
-        })
+        }
     }
 
     fn laid_out(mut self) -> Result<Self, Unfit> {
@@ -215,9 +221,8 @@ impl Geometry {
     }
 }
 
-/// The inodes of a volume whose files need `needed` (the reserved ones among them): mke2fs's number, or an eighth more
-/// than needed.
-pub(crate) fn inode_count(volume_blocks: u64, needed: u64) -> u64 {
+/// How many inodes a volume should have: mke2fs's number, or an eighth more than needed.
+fn inode_count(volume_blocks: u64, needed: u64) -> u64 {
     let bytes_per_inode = match (volume_blocks * FS_BLOCK) >> 40 {
         0..4 => 16_384,
         4..16 => 32_768,
@@ -286,7 +291,7 @@ mod tests {
 
     fn stock(bytes: u64) -> Geometry {
         let blocks = bytes / FS_BLOCK;
-        Geometry::new(blocks, inode_count(blocks, 0), None).unwrap()
+        Geometry::new(blocks, 0, None).unwrap()
     }
 
     #[test]
@@ -327,8 +332,9 @@ mod tests {
 
     #[test]
     fn a_last_group_too_small_for_its_structures_is_left_out() {
+        // With an eighth more, three groups need tables of 512 blocks.
         let table = 512;
-        let with_rest = |rest| Geometry::new(2 * GROUP_BLOCKS + rest, 3 * 8192, None).unwrap();
+        let with_rest = |rest| Geometry::new(2 * GROUP_BLOCKS + rest, 21_845, None).unwrap();
         assert_eq!(with_rest(2 + table + LAST_GROUP_SPARE - 1).groups, 2);
         assert_eq!(with_rest(2 + table + LAST_GROUP_SPARE).groups, 3);
     }
@@ -342,7 +348,7 @@ mod tests {
             inodes in prop_oneof![0_u64..1 << 16, 0_u64..1 << 22],
             grow_to in prop::option::of(0_u64..1 << 34),
         ) {
-            let geometry = match Geometry::new(blocks, inode_count(blocks, inodes), grow_to) {
+            let geometry = match Geometry::new(blocks, inodes, grow_to) {
                 Ok(geometry) => geometry,
                 Err(unfit) => {
                     prop_assert!(inodes * 2 > blocks, "{unfit:?}: only many inodes do not fit");

@@ -1,7 +1,7 @@
 //! Writes a [`Tree`](tree::Tree) as an ext4 file system.
 //!
 //! *What comes in:* a tree, [`Options`], and a [`Placement`] that decides where things lie. *What goes out:* a
-//! [`BlockMap`] in which every file is a reference to its [`Content`](block::Content), unread, and every structure is
+//! [`BlockMap`](block::BlockMap) in which every file is a reference to its [`Content`](block::Content), unread, and every structure is
 //! bytes with a name ([`Origin::Structure`](block::Origin)); zeros are not in it. *What it may not know:* a clock, a
 //! random number, a path of this machine, the bytes of a file. The same tree and options give the same map.
 //!
@@ -10,9 +10,9 @@
 //! (so metadata stays away from data), and descriptor blocks reserved for online growth. Inode tables and bitmaps
 //! that are not in use are zeros and marked so that no kernel needs to write them.
 //!
-//! How the parts follow from each other: [`Geometry`](geometry) places the fixed structures; the [catalogue] turns
-//! entries into inodes and folders into blocks, whose sizes do not depend on any place; the [`Placement`] gives places;
-//! the [volume] then writes inodes, folders, bitmaps, descriptors and superblocks, each with its checksum.
+//! How the parts follow from each other: `geometry` places the fixed structures; `catalogue` turns entries into inodes
+//! and folders into blocks, whose sizes do not depend on any place; the [`Placement`] gives places; `volume` then
+//! writes inodes, folders, bitmaps, descriptors and superblocks, each with its checksum.
 
 mod bytes;
 mod catalogue;
@@ -108,7 +108,7 @@ pub enum Error {
         size: u64,
     },
     /// More files than the volume can have inodes.
-    #[error("the tree has {needed} files and folders, but an ext4 volume of {} MiB has at most {most} inodes", .size / MIB)]
+    #[error("the tree needs {needed} inodes, but an ext4 volume of {} MiB has at most {most} inodes", .size / MIB)]
     TooManyInodes {
         /// Inodes needed.
         needed: u64,

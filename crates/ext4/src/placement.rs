@@ -58,7 +58,9 @@ pub trait Placement {
     }
 
     /// Gives each entry its inode number, all different, out of `free`. The entries come in the tree's order, each
-    /// file with several names once. As many numbers as entries are free, or more.
+    /// file with several names once; the root and `lost+found` have fixed numbers and are not among them. There are
+    /// always as many free numbers as entries, and mostly many more. A number decides where in the inode tables an
+    /// entry stands, and stands in its folder: numbers that stay keep those blocks as they are.
     fn number(&self, paths: &[&TreePath], free: RangeInclusive<u32>) -> Vec<u32> {
         free.take(paths.len()).collect()
     }

@@ -8,9 +8,7 @@ use crate::catalogue::{Body, Catalogue, Claim, Item, LostAndFound, MAX_LINKS, Ow
 use crate::checksum::{START, crc32c};
 use crate::directory::Name;
 use crate::extents::{ExtentList, ROOT_SIZE};
-use crate::geometry::{
-    BLOCK_ADDRESSES, GROUP_BLOCKS, Geometry, INODE_SIZE, MAX_BLOCKS, MIN_BLOCKS, Unfit, inode_count,
-};
+use crate::geometry::{BLOCK_ADDRESSES, GROUP_BLOCKS, Geometry, INODE_SIZE, MAX_BLOCKS, MIN_BLOCKS, Unfit};
 use crate::inode::{
     FIRST_INODE, FLAG_EXTENTS, FLAG_INDEX, Inode, JOURNAL_INODE, RESIZE_INODE, ROOT_INODE, TYPE_BLOCK_DEVICE,
     TYPE_CHAR_DEVICE, TYPE_DIRECTORY, TYPE_FIFO, TYPE_FILE, TYPE_SOCKET, inode_seed,
@@ -76,7 +74,7 @@ fn geometry(catalogue: &Catalogue<'_>, options: &Options) -> Result<Geometry, Er
     let needed = catalogue.items.len() as u64 + u64::from(FIRST_INODE);
     let blocks = blocks_of(options);
     let grow_to = options.grow_to.map(|bytes| bytes.div_ceil(FS_BLOCK));
-    Geometry::new(blocks, inode_count(blocks, needed), grow_to).map_err(|unfit| match unfit {
+    Geometry::new(blocks, needed, grow_to).map_err(|unfit| match unfit {
         Unfit::TooSmall => Error::Size { size: options.size },
         Unfit::TooManyInodes(most) => Error::TooManyInodes { needed, most, size: options.size },
     })
@@ -370,7 +368,7 @@ impl<'w, 't> Writer<'w, 't> {
             uid: meta.uid,
             gid: meta.gid,
             size: 0,
-            links: if item.links > MAX_LINKS { 1 } else { item.links as u16 },
+            links: link_count(item.links),
             time: meta.mtime,
             blocks: data + place.nodes.len() as u64 + u64::from(item.xattr_block.is_some()),
             flags: 0,
@@ -583,6 +581,11 @@ fn zero_bits(bitmap: &[u8]) -> u32 {
     bitmap.iter().map(|byte| byte.count_zeros()).sum()
 }
 
+/// The link count of an inode: 1 where a folder has more than can be told.
+fn link_count(links: u64) -> u16 {
+    if links > MAX_LINKS { 1 } else { links as u16 }
+}
+
 /// The type of an inode as folders write it.
 fn folder_type(file_type: u16) -> u8 {
     match file_type {
@@ -599,6 +602,11 @@ fn folder_type(file_type: u16) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_links_than_can_be_told_are_one() {
+        assert_eq!([2, 65_000, 65_001, 100_000].map(link_count), [2, 65_000, 1, 1]);
+    }
 
     #[test]
     fn bits_are_set_from_start_to_end_and_told_when_they_were_set() {

@@ -57,12 +57,13 @@ impl Image {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(map.len()).unwrap();
         let mut buffer = vec![0; 1 << 20];
+        let zeros = buffer.clone();
         for extent in map.extents() {
             let mut done = 0;
             while done < extent.len {
                 let piece = &mut buffer[..(extent.len - done).min(1 << 20) as usize];
                 extent.content.read_at(extent.content_offset + done, piece).unwrap();
-                if piece.iter().any(|byte| *byte != 0) {
+                if piece != &zeros[..piece.len()] {
                     file.as_file().write_all_at(piece, extent.offset + done).unwrap();
                 }
                 done += piece.len() as u64;

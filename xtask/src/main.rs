@@ -65,7 +65,7 @@ fn bakehouse(arguments: &[OsString]) -> Result<ExitCode> {
 
 fn test(arguments: &[OsString]) -> Result<()> {
     let program = build_program()?;
-    let path = tools_path(&program, "test")?;
+    let path = tools_path(&program)?;
     cargo(&["test", "--release", "--workspace", "--no-fail-fast"], arguments, Some(&path))
 }
 
@@ -77,7 +77,7 @@ fn bench(arguments: &[OsString]) -> Result<()> {
         bail!("there is no bench `{}`; there is: bake", name.display());
     };
     let program = build_program()?;
-    let path = tools_path(&program, "test")?;
+    let path = tools_path(&program)?;
     let mut tail: Vec<OsString> = vec!["--bench".into(), name.into(), "--".into()];
     tail.extend_from_slice(rest);
     cargo(&["bench", "--package", "bakehouse-cli"], &tail, Some(&path))
@@ -133,10 +133,10 @@ fn build_program() -> Result<PathBuf> {
 }
 
 /// Has the program fetch a set of tools into its cache, and says in which folder they are.
-fn tools_path(program: &Path, set: &str) -> Result<OsString> {
+fn tools_path(program: &Path) -> Result<OsString> {
     println!("xtask: the checkers that tests use (fetched once into the cache):");
     let mut command = Command::new(program);
-    command.args(["tools", "--set", set, "--print-path"]).stderr(std::process::Stdio::inherit());
+    command.args(["tools", "--print-path"]).stderr(std::process::Stdio::inherit());
     let output = command.output().with_context(|| format!("cannot run {program:?}"))?;
     if !output.status.success() {
         bail!("the tools that tests need could not be had (see above)");

@@ -1,1 +1,197 @@
-fn main() {}
+//! The `bakehouse` program: arguments, progress, messages, exit codes. What it does is in the other rooms.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
+
+mod arguments;
+mod terminal;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use arguments::{Arguments, BakeArguments, CheckArguments, Command, ToolsArguments, ValidateArguments};
+use bake::{Checked, Place, Stage, Stages};
+use clap::Parser;
+use serde_json::json;
+use terminal::Terminal;
+use tools::{Set, Tools};
+
+/// Everything was done and every check held.
+const DONE: u8 = 0;
+/// The job failed, or a check did not hold.
+const FAILED: u8 = 1;
+/// The user's mistake: in the recipe, the lock, or the command line.
+const MISTAKE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let mistake = error.downcast_ref::<bake::Error>().is_some_and(bake::Error::is_mistake)
+                || error.is::<sandbox::EnterError>();
+            let text = format!("{error:#}");
+            // A recipe's mistakes are a whole message already.
+            let whole = matches!(
+                error.downcast_ref(),
+                Some(bake::Error::Recipe(_) | bake::Error::Unsupported(_))
+            );
+            eprintln!("{}{}", if whole { "" } else { "error: " }, text.trim_end());
+            ExitCode::from(if mistake { MISTAKE } else { FAILED })
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Bake(arguments) => bake(&arguments),
+        Command::Check(arguments) => check(&arguments),
+        Command::Validate(arguments) => validate(arguments),
+        Command::Schema => {
+            println!("{}", serde_json::to_string_pretty(&recipe::schema())?);
+            Ok(DONE)
+        }
+        Command::Tools(arguments) => tools(&arguments),
+    }
+}
+
+fn bake(arguments: &BakeArguments) -> Result<u8> {
+    // Before anything else: the kernel moves single-threaded processes only.
+    sandbox::enter()?;
+    let terminal = Terminal::new();
+    let stages = Stages::new(&terminal);
+    let request = bake::Request {
+        recipe: arguments.recipe.clone(),
+        set: arguments.set.clone(),
+        arch: arguments.arch,
+        out: arguments.out.clone(),
+        lock: arguments.lock.clone(),
+        lock_mode: arguments.lock_mode(),
+        check: (!arguments.no_check).then(|| arguments.firmware.into()),
+        cache: cache_folder()?,
+        mirror: mirror(),
+        now: now()?,
+    };
+    let baked = bake::bake(&request, &stages);
+    let done = stages.into_done();
+    terminal.close();
+    let baked = baked?;
+    eprint!("\n{}", terminal::summary(&done));
+    for volume in &baked.manifest.volumes {
+        let path = baked.out.join(&volume.raw);
+        let (size, data) = (terminal::bytes(volume.size), terminal::bytes(volume.data_bytes));
+        eprintln!("{}: {size}, {data} of it data", path.display());
+    }
+    report_checks(&baked.checks);
+    if arguments.json {
+        let volumes: Vec<_> = baked
+            .manifest
+            .volumes
+            .iter()
+            .map(|volume| {
+                let raw = baked.out.join(&volume.raw);
+                json!({"device": volume.device, "raw": raw, "size": volume.size, "data_bytes": volume.data_bytes})
+            })
+            .collect();
+        let value = json!({
+            "name": baked.manifest.name, "arch": baked.manifest.arch, "out": baked.out, "volumes": volumes,
+            "stages": done.iter().map(stage_json).collect::<Vec<_>>(), "checks": baked.checks,
+        });
+        println!("{}", serde_json::to_string_pretty(&value)?);
+    }
+    Ok(if baked.checks_hold() { DONE } else { FAILED })
+}
+
+fn check(arguments: &CheckArguments) -> Result<u8> {
+    sandbox::enter()?;
+    let terminal = Terminal::new();
+    let stages = Stages::new(&terminal);
+    let (cache, mirror, now) = (cache_folder()?, mirror(), now()?);
+    let place = Place { cache: &cache, now, mirror: mirror.as_deref() };
+    let checks = bake::check(&arguments.folder, arguments.firmware.into(), &place, &stages);
+    terminal.close();
+    let checks = checks?;
+    report_checks(&checks);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&json!({"out": arguments.folder, "checks": checks}))?);
+    }
+    Ok(if checks.iter().all(|check| check.ok) { DONE } else { FAILED })
+}
+
+fn validate(arguments: ValidateArguments) -> Result<u8> {
+    let terminal = Terminal::new();
+    let found = bake::validate(&arguments.recipe, arguments.set, &terminal);
+    terminal.close();
+    if arguments.json {
+        let problems = match &found {
+            Err(bake::Error::Recipe(diagnostics)) => diagnostics.to_json(),
+            _ => json!([]),
+        };
+        println!("{}", serde_json::to_string_pretty(&problems)?);
+    }
+    found?;
+    eprintln!("{}: no mistakes", arguments.recipe.display());
+    Ok(DONE)
+}
+
+fn tools(arguments: &ToolsArguments) -> Result<u8> {
+    let terminal = Terminal::new();
+    let (cache, mirror, now) = (cache_folder()?, mirror(), now()?);
+    let provider = bake::ToolPackages { cache: &cache, now, mirror: mirror.as_deref(), report: &terminal };
+    let sets = match arguments.set {
+        Some(set) => vec![set.into()],
+        None => Set::ALL.to_vec(),
+    };
+    let mut paths = Vec::new();
+    for set in sets {
+        let (tools, _) = Tools::prepare(set, &cache, &provider).map_err(bake::Error::from)?;
+        if !arguments.print_path {
+            println!("{}: {} packages in {}", set.name(), tools.packages().len(), tools.folder().display());
+            for package in tools.packages() {
+                println!("  {} {}", package.name, package.version);
+            }
+        }
+        paths.push(tools.bin());
+    }
+    terminal.close();
+    if arguments.print_path {
+        println!("{}", std::env::join_paths(paths)?.display());
+    }
+    Ok(DONE)
+}
+
+fn report_checks(checks: &[Checked]) {
+    for check in checks {
+        let verdict = if check.ok { "ok  " } else { "FAIL" };
+        eprintln!("{verdict} {:4} {} ({:.1} s)", check.firmware, check.name, check.seconds);
+        if !check.ok {
+            for line in check.detail.lines() {
+                eprintln!("          {line}");
+            }
+        }
+    }
+}
+
+fn stage_json(stage: &Stage) -> serde_json::Value {
+    json!({"name": stage.name, "seconds": stage.seconds, "bytes": stage.bytes, "cached": stage.cached})
+}
+
+/// `BAKEHOUSE_CACHE`, else `bakehouse` in the user's cache folder.
+fn cache_folder() -> Result<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = named("BAKEHOUSE_CACHE")
+        .or_else(|| named("XDG_CACHE_HOME").map(|folder| folder.join("bakehouse")))
+        .or_else(|| named("HOME").map(|folder| folder.join(".cache/bakehouse")))
+        .context("neither BAKEHOUSE_CACHE nor HOME is set: name a folder for the cache in BAKEHOUSE_CACHE")?;
+    std::path::absolute(Path::new(&folder)).with_context(|| format!("cannot find {}", folder.display()))
+}
+
+fn mirror() -> Option<String> {
+    std::env::var("BAKEHOUSE_DEBIAN_MIRROR").ok().filter(|value| !value.trim().is_empty())
+}
+
+/// The time, for validity dates of repositories only.
+fn now() -> Result<i64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is set before 1970: set it right")?;
+    Ok(i64::try_from(since.as_secs())?)
+}

@@ -1,0 +1,198 @@
+//! Booting what was baked, and checking it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use machine::{Accel, Disk, FirmwareDirs, MachineSpec, Profile, Programs};
+use serde::Serialize;
+use tools::{Set, Tools};
+
+use crate::{Error, Manifest, Stages, packages::ToolPackages};
+
+/// Which firmware to boot by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FirmwareChoice {
+    /// All that the image boots by.
+    #[default]
+    All,
+    /// BIOS only.
+    Bios,
+    /// UEFI only.
+    Uefi,
+}
+
+impl FirmwareChoice {
+    fn takes(self, firmware: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Bios => firmware == "bios",
+            Self::Uefi => firmware == "uefi",
+        }
+    }
+}
+
+/// Where tools are kept and come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The cache folder.
+    pub cache: &'a Path,
+    /// Seconds since 1970, for validity dates only.
+    pub now: i64,
+    /// `BAKEHOUSE_DEBIAN_MIRROR`.
+    pub mirror: Option<&'a str>,
+}
+
+/// What came of one check under one firmware. As JSON: `{"name","firmware","ok","seconds","detail"}`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Checked {
+    /// The check's name: `http :80/`.
+    pub name: String,
+    /// `bios` or `uefi`.
+    pub firmware: String,
+    /// Whether it held.
+    pub ok: bool,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// The programs that machines need, from the tools tree in the cache; fetched when they are not there yet.
+pub fn programs(place: &Place<'_>, stages: &Stages<'_>) -> Result<Programs, Error> {
+    let tools = stages.run("tools", |outcome| {
+        let Place { cache, now, mirror } = *place;
+        let provider = ToolPackages { cache, now, mirror, report: stages.report() };
+        let (tools, fetched) = Tools::prepare(Set::Boot, cache, &provider)?;
+        outcome.cached = !fetched;
+        Ok::<_, Error>(tools)
+    })?;
+    Ok(machine_programs(&tools))
+}
+
+/// The machine room's view of a tools tree.
+pub fn machine_programs(tools: &Tools) -> Programs {
+    let qemu = match std::env::consts::ARCH {
+        "aarch64" => "qemu-system-aarch64",
+        _ => "qemu-system-x86_64",
+    };
+    let root = tools.folder().join("root");
+    let firmware = FirmwareDirs {
+        qemu_data: ["usr/share/seabios", "usr/share/qemu"].map(|folder| root.join(folder)).into(),
+        uefi: ["usr/share/OVMF", "usr/share/AAVMF"].map(|folder| root.join(folder)).into(),
+    };
+    Programs::in_folder(&tools.bin(), qemu, firmware)
+}
+
+/// Boots the image in `folder` by each firmware that is wanted and runs its checks; writes `checks.json` and
+/// `console-<firmware>.log` beside it. A check that does not hold is a result, not an error.
+pub fn check(
+    folder: &Path,
+    choice: FirmwareChoice,
+    place: &Place<'_>,
+    stages: &Stages<'_>,
+) -> Result<Vec<Checked>, Error> {
+    let manifest = Manifest::read(folder)?;
+    let wanted: Vec<&String> = manifest.firmware.iter().filter(|firmware| choice.takes(firmware)).collect();
+    if wanted.is_empty() {
+        let reason = format!("this image boots by {} only: choose another --firmware", manifest.firmware.join(" and "));
+        return Err(Error::NotBaked { path: folder.to_owned(), reason });
+    }
+    let programs = programs(place, stages)?;
+    let work = TempFolder::new(place.cache, "machines")?;
+    let accel = machine::probe_kvm(&programs, &manifest.arch, work.path());
+    stages.report().line(match accel {
+        Accel::Kvm => "machines run on KVM",
+        Accel::Tcg => "machines run emulated (TCG): KVM is not here, or cannot run a guest",
+    });
+    let mut checked = Vec::new();
+    for firmware in wanted {
+        let name = format!("boot by {firmware}");
+        let results = stages.run(&name, |_| boot_and_check(folder, &manifest, firmware, accel, &programs, work.path(), stages))?;
+        checked.extend(results);
+    }
+    let path = folder.join("checks.json");
+    let text = serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n";
+    fs::write(&path, text).map_err(Error::io(path, "cannot be written"))?;
+    Ok(checked)
+}
+
+fn boot_and_check(
+    folder: &Path,
+    manifest: &Manifest,
+    firmware: &str,
+    accel: Accel,
+    programs: &Programs,
+    work: &Path,
+    stages: &Stages<'_>,
+) -> Result<Vec<Checked>, Error> {
+    let profile = Profile::load(&format!("{}-{firmware}", manifest.arch), None)?;
+    let disks = manifest.volumes.iter().map(|volume| Disk::volume(&volume.device, folder.join(&volume.raw))).collect();
+    let mut spec = MachineSpec::new(profile, accel, &manifest.name, disks);
+    if let Some(user) = &manifest.default_user {
+        spec.user.clone_from(user);
+    }
+    spec.console = Some(folder.join(format!("console-{firmware}.log")));
+    let work = work.join(firmware);
+    fs::create_dir_all(&work).map_err(Error::io(&work, "cannot be made"))?;
+    let checks: Vec<machine::Check> = manifest.checks.iter().map(machine::Check::from).collect();
+    let failed = |source| Error::Boot { firmware: firmware.to_owned(), source };
+    let mut log = |line: &str| stages.report().line(&format!("{firmware}: {line}"));
+    let mut machine = match machine::boot(&spec, programs, &work, &mut log) {
+        Ok(machine) => machine,
+        // A machine that does not come up is what a check is there to find.
+        Err(error @ machine::BootError::NotUp { .. }) => {
+            let detail = error.to_string();
+            log(&detail);
+            return Ok(vec![Checked {
+                name: "boot".into(),
+                firmware: firmware.into(),
+                ok: false,
+                seconds: 0.0,
+                detail,
+            }]);
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let results = machine::run_checks(&mut machine, &checks, &mut log);
+    drop(machine);
+    Ok(results
+        .into_iter()
+        .map(|result| Checked {
+            name: result.name,
+            firmware: firmware.to_owned(),
+            ok: result.ok,
+            seconds: result.seconds,
+            detail: result.detail,
+        })
+        .collect())
+}
+
+/// A folder in the cache that goes when the work does.
+pub(crate) struct TempFolder(PathBuf);
+
+impl TempFolder {
+    pub(crate) fn new(cache: &Path, kind: &str) -> Result<Self, Error> {
+        let parent = cache.join("work");
+        fs::create_dir_all(&parent).map_err(Error::io(&parent, "cannot be made"))?;
+        for number in 0.. {
+            let path = parent.join(format!("{kind}-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io(path, "cannot be made")(error)),
+            }
+        }
+        unreachable!("there is always another number")
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        // What stays behind is in the cache, where it does no harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,153 @@
+use std::io;
+use std::path::PathBuf;
+
+use recipe::{Arch, Diagnostics, LockError};
+
+/// Why a bake, or a check of one, came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The recipe has mistakes; the text is the whole message, one mistake after the other.
+    #[error("{0}")]
+    Recipe(Diagnostics),
+    /// A file or folder that the bake itself reads or writes.
+    #[error("{}: {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a clause: `cannot be made`.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The lock cannot be read or written.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// `--locked`, and the lock is not there or no longer fits.
+    #[error("{}: {reason}, and --locked allows no change: bake without it, or with --update", path.display())]
+    Locked {
+        /// The lock's file.
+        path: PathBuf,
+        /// What would have to change.
+        reason: String,
+    },
+    /// The lock was written for other bytes than this program makes.
+    #[error(
+        "{}: written for {writer} version {found}, this program has version {known}: bake with --update, or with the \
+         program that wrote it",
+        path.display()
+    )]
+    Writer {
+        /// The lock's file.
+        path: PathBuf,
+        /// Which writer.
+        writer: String,
+        /// The version in the lock.
+        found: u32,
+        /// The version of this program; 0 when it has no such writer.
+        known: u32,
+    },
+    /// An architecture that this program cannot bake or boot yet on this host.
+    #[error("{arch} cannot be baked on this machine, which is {host}: bake it on a machine of its own kind")]
+    ForeignArch {
+        /// What was asked for.
+        arch: Arch,
+        /// What the machine is.
+        host: &'static str,
+    },
+    /// Something in the recipe that this version cannot bake yet.
+    #[error("{0}")]
+    Unsupported(Diagnostics),
+    /// The repositories cannot be read.
+    #[error(transparent)]
+    Repositories(#[from] debian::repository::RepositoryError),
+    /// The keys that the program carries cannot be read.
+    #[error(transparent)]
+    Keys(#[from] debian::openpgp::KeyError),
+    /// No set of packages satisfies the recipe.
+    #[error("{problem}")]
+    Solve {
+        /// What the solver says, in people's words.
+        problem: Box<debian::solve::SolveError>,
+    },
+    /// A package could not be fetched.
+    #[error(transparent)]
+    Download(#[from] debian::download::DownloadError),
+    /// The download cache.
+    #[error(transparent)]
+    Cache(#[from] debian::cache::CacheError),
+    /// The root file system could not be made.
+    #[error(transparent)]
+    Root(#[from] rootfs::Error),
+    /// A file system could not be written.
+    #[error("{device}: {source}")]
+    FileSystem {
+        /// The volume.
+        device: String,
+        /// Why.
+        source: ext4::Error,
+    },
+    /// The EFI system partition could not be written.
+    #[error("the EFI system partition: {0}")]
+    Esp(#[from] disk::fat::FatError),
+    /// The disk could not be laid out.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// An output could not be written.
+    #[error(transparent)]
+    Output(#[from] formats::Error),
+    /// QEMU and its like could not be had.
+    #[error(transparent)]
+    Tools(#[from] tools::Error),
+    /// The machine did not come up.
+    #[error("{firmware}: {source}")]
+    Boot {
+        /// Which firmware.
+        firmware: String,
+        /// Why.
+        source: machine::BootError,
+    },
+    /// A profile of a machine is broken.
+    #[error(transparent)]
+    Profile(#[from] machine::ProfileError),
+    /// A folder of outputs that is not one, or was made by another version.
+    #[error("{}: {reason}", path.display())]
+    NotBaked {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether the user can mend it in the recipe or on the command line (exit code 2), or the job failed (1).
+    pub fn is_mistake(&self) -> bool {
+        match self {
+            Self::Recipe(_)
+            | Self::Lock(LockError::Damaged { .. } | LockError::Version { .. })
+            | Self::Locked { .. }
+            | Self::Writer { .. }
+            | Self::ForeignArch { .. }
+            | Self::Unsupported(_)
+            | Self::Solve { .. }
+            | Self::NotBaked { .. } => true,
+            Self::FileSystem { source, .. } => {
+                matches!(source, ext4::Error::NoSpace { .. } | ext4::Error::TooManyInodes { .. } | ext4::Error::Size { .. })
+            }
+            Self::Disk(error) => matches!(error, disk::Error::TooSmall { .. }),
+            Self::Root(error) => matches!(error, rootfs::Error::Recipe { .. }),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, action, source }
+    }
+}
+
+impl From<Diagnostics> for Error {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self::Recipe(diagnostics)
+    }
+}

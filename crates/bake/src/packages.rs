@@ -1,0 +1,444 @@
+//! From a recipe to exact packages: the lock, the solver, the downloads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use debian::cache::Cache;
+use debian::control::Paragraph;
+use debian::download::{FileRequest, download};
+use debian::fetch::Progress;
+use debian::mirror::{ChosenBy, HostSources, Mirrors, choose_mirrors};
+use debian::openpgp::KeyRing;
+use debian::repository::{LoadOptions, SourceInfo};
+use debian::solve::{Request, Solution, SolveError, solve};
+use debian::universe::Universe;
+use debian::version::Version;
+use recipe::{Arch, Lock, LockedArch, LockedPackage, LockedSource, Recipe, Source, SourceRole};
+use rootfs::PackageFile;
+use tools::{Fetched, Provider};
+
+use crate::{Error, Report, Unit};
+
+/// The versions of our own writers that shape an image's bytes. Raised with every change that makes other bytes from
+/// the same lock.
+pub const WRITERS: [(&str, u32); 4] = [("disk", 1), ("ext4", 1), ("fat", 1), ("rootfs", 1)];
+
+/// What may be done to the lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockMode {
+    /// Written when missing; what is pinned stays, what the recipe adds is solved.
+    #[default]
+    Keep,
+    /// It must be there and fit as it is.
+    Locked,
+    /// All of it is renewed.
+    Update,
+}
+
+/// What the repositories and downloads are given.
+pub(crate) struct Context<'a> {
+    pub(crate) cache: &'a Path,
+    /// Seconds since 1970, for validity dates only.
+    pub(crate) now: i64,
+    /// `BAKEHOUSE_DEBIAN_MIRROR`.
+    pub(crate) mirror: Option<&'a str>,
+    pub(crate) report: &'a dyn Report,
+}
+
+impl Context<'_> {
+    pub(crate) fn downloads(&self) -> Result<Cache, Error> {
+        Ok(Cache::open(&self.cache.join("downloads"))?)
+    }
+
+    fn mirrors(&self, recipe: Option<&str>, suite: &str) -> Mirrors {
+        let mirrors = choose_mirrors(recipe, self.mirror, &HostSources::read(Path::new("/etc/apt")), suite);
+        let by = match mirrors.chosen_by {
+            ChosenBy::Recipe => "the recipe",
+            ChosenBy::Environment => "BAKEHOUSE_DEBIAN_MIRROR",
+            ChosenBy::Host => "this machine's apt sources",
+            ChosenBy::Default => "default",
+        };
+        self.report.line(&format!("mirror: {} (from {by})", mirrors.main));
+        mirrors
+    }
+
+    fn universe(
+        &self,
+        mirrors: &Mirrors,
+        suite: &str,
+        recipe: Option<&Recipe>,
+        architecture: &str,
+    ) -> Result<(Universe, Vec<SourceInfo>), Error> {
+        let main = [String::from("main")];
+        let components = recipe.map_or(&main[..], |recipe| &recipe.distribution.components);
+        let mut repositories = mirrors.repositories(suite, components);
+        if let Some(recipe) = recipe {
+            repositories.retain(|repository| match repository.role.as_str() {
+                "updates" => recipe.distribution.updates,
+                "security" => recipe.distribution.security,
+                _ => true,
+            });
+        }
+        let options = LoadOptions { now: self.now, keys: KeyRing::debian()? };
+        let progress = Downloads::new(self.report, None, "of package indexes");
+        Ok(Universe::load(&repositories, architecture, &self.downloads()?, &options, &progress)?)
+    }
+
+    fn fetch(
+        &self,
+        files: &[FileRequest],
+        mirrors: &Mirrors,
+        known: Option<&Universe>,
+    ) -> Result<debian::download::Downloaded, Error> {
+        let total = files.iter().map(|file| file.size).sum();
+        let progress = Downloads::new(self.report, Some(total), "of packages");
+        let cache = self.downloads()?;
+        let missing = files.iter().filter(|file| !cache.path(file.sha256).exists());
+        let (count, bytes) = missing.fold((0, 0), |(count, bytes), file| (count + 1, bytes + file.size));
+        if count > 0 {
+            self.report.line(&format!("fetching {count} of {} packages, {} MiB", files.len(), bytes >> 20));
+        }
+        Ok(download(files, mirrors, &cache, known, &progress)?)
+    }
+}
+
+/// What resolving came to.
+pub(crate) struct Resolved {
+    pub(crate) lock: Lock,
+    pub(crate) mirrors: Mirrors,
+    /// Whether the lock that was there did, unchanged.
+    pub(crate) unchanged: bool,
+}
+
+/// The lock for a recipe: the one beside it when it fits, else one that is written now.
+pub(crate) fn resolve(source: &Source, path: &Path, mode: LockMode, context: &Context<'_>) -> Result<Resolved, Error> {
+    let recipes: Vec<Recipe> =
+        source.architectures().iter().map(|arch| source.for_arch(*arch)).collect::<Result<_, _>>()?;
+    let Some(first) = recipes.first() else {
+        return Err(Error::Locked { path: path.into(), reason: "the recipe names no architecture".into() });
+    };
+    let distribution = &first.distribution;
+    let old = Lock::read(path)?;
+    let mirrors = context.mirrors(distribution.mirror.as_deref(), &distribution.suite);
+    let misfit = match &old {
+        None => Some("there is no lock yet".to_owned()),
+        Some(lock) => {
+            check_writers(lock, path, mode)?;
+            let unfit = recipes.iter().find(|recipe| {
+                lock.for_arch(recipe.arch).is_none_or(|locked| locked.request != recipe::request_digest(recipe))
+            });
+            unfit.map(|recipe| format!("the recipe asks for other packages than the lock holds ({})", recipe.arch))
+        }
+    };
+    match (&misfit, mode, &old) {
+        (None, LockMode::Keep | LockMode::Locked, Some(lock)) => {
+            return Ok(Resolved { lock: lock.clone(), mirrors, unchanged: true });
+        }
+        (Some(reason), LockMode::Locked, _) => {
+            return Err(Error::Locked { path: path.into(), reason: reason.clone() });
+        }
+        (Some(reason), ..) => context.report.line(&format!("lock: {reason}; solving")),
+        (None, ..) => context.report.line("lock: renewing all of it"),
+    }
+    let pins = old.as_ref().filter(|_| mode != LockMode::Update);
+    let lock = write_anew(&recipes, pins, &mirrors, context)?;
+    for line in old.iter().flat_map(|old| changes(old, &lock)) {
+        context.report.line(&line);
+    }
+    lock.write(path)?;
+    context.report.line(&format!("lock: written to {}", path.display()));
+    Ok(Resolved { lock, mirrors, unchanged: false })
+}
+
+fn check_writers(lock: &Lock, path: &Path, mode: LockMode) -> Result<(), Error> {
+    if mode == LockMode::Update {
+        return Ok(());
+    }
+    let known = BTreeMap::from(WRITERS);
+    for (writer, found) in &lock.writers {
+        let known = known.get(writer.as_str()).copied().unwrap_or(0);
+        if known != *found {
+            return Err(Error::Writer { path: path.into(), writer: writer.clone(), found: *found, known });
+        }
+    }
+    Ok(())
+}
+
+fn write_anew(
+    recipes: &[Recipe],
+    pins: Option<&Lock>,
+    mirrors: &Mirrors,
+    context: &Context<'_>,
+) -> Result<Lock, Error> {
+    let mut sources: Vec<LockedSource> = Vec::new();
+    let mut archs = BTreeMap::new();
+    for recipe in recipes {
+        context.report.line(&format!("reading the package indexes of {} for {}", recipe.distribution.suite, recipe.arch));
+        let suite = &recipe.distribution.suite;
+        let (mut universe, infos) = context.universe(mirrors, suite, Some(recipe), recipe.arch.debian())?;
+        let pinned = match pins.and_then(|lock| lock.for_arch(recipe.arch).map(|locked| (lock, locked))) {
+            Some((lock, locked)) => pin(&mut universe, lock, locked, mirrors, context)?,
+            None => Vec::new(),
+        };
+        let solution = solve_recipe(&universe, recipe, pinned)?;
+        for info in &infos {
+            let source = locked_source(info);
+            if !sources.contains(&source) {
+                sources.push(source);
+            }
+        }
+        let packages = locked_packages(&solution, &sources);
+        context.report.line(&format!(
+            "{}: {} packages, {} MiB to fetch at most",
+            recipe.arch,
+            packages.len(),
+            packages.iter().map(|package| package.size).sum::<u64>() >> 20
+        ));
+        let request = recipe::request_digest(recipe);
+        archs.insert(recipe.arch, LockedArch { request, parent: None, packages });
+    }
+    let time = sources.iter().map(|source| source.date).max().unwrap_or(0);
+    let writers = WRITERS.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
+    Ok(Lock { writers, time, sources, archs })
+}
+
+/// Makes sure that the universe knows every pinned package, and names them for the solver.
+fn pin(
+    universe: &mut Universe,
+    lock: &Lock,
+    locked: &LockedArch,
+    mirrors: &Mirrors,
+    context: &Context<'_>,
+) -> Result<Vec<(String, Version)>, Error> {
+    let mut pinned = Vec::new();
+    let mut gone = Vec::new();
+    for package in &locked.packages {
+        let there = universe.versions_of(&package.name).iter().any(|id| universe.version(*id) == package.version);
+        if !there {
+            gone.push(file_request(lock, package));
+        }
+        if let Ok(version) = Version::parse(&package.version) {
+            pinned.push((package.name.clone(), version));
+        }
+    }
+    let fetched = context.fetch(&gone, mirrors, None)?;
+    for (file, path) in gone.iter().zip(&fetched.paths) {
+        let control = debian::deb::open(path).and_then(|mut deb| deb.control()).map_err(rootfs::Error::from)?;
+        let fields: &Paragraph = &control.fields;
+        universe.add(fields, file).map_err(debian::repository::RepositoryError::from)?;
+    }
+    Ok(pinned)
+}
+
+fn solve_recipe(universe: &Universe, recipe: &Recipe, pinned: Vec<(String, Version)>) -> Result<Solution, Error> {
+    let mut install: Vec<(String, Option<Version>)> = Vec::new();
+    for package in &recipe.packages {
+        let version = package.version.as_deref().map(Version::parse).transpose().map_err(|error| {
+            Error::from(recipe::Diagnostics::from(package.span.error(error.to_string(), "this version")))
+        })?;
+        install.push((package.name.clone(), version));
+    }
+    for name in rootfs::boot_packages(recipe.arch, &recipe.kernel) {
+        if !install.iter().any(|(there, _)| *there == name) {
+            install.push((name, None));
+        }
+    }
+    let request = Request { install, recommends: recipe.recommends, essential: true, pinned };
+    solve(universe, &request).map_err(|problem| explain(recipe, problem))
+}
+
+/// Points at the recipe's own line when the mistake is a package that it names.
+fn explain(recipe: &Recipe, problem: SolveError) -> Error {
+    let named = match &problem {
+        SolveError::Unknown { name, .. } | SolveError::Virtual { name, .. } | SolveError::NoVersion { name, .. } => name,
+        _ => return Error::Solve { problem: Box::new(problem) },
+    };
+    let Some(package) = recipe.packages.iter().find(|package| package.name == *named) else {
+        return Error::Solve { problem: Box::new(problem) };
+    };
+    let (label, help) = match &problem {
+        SolveError::Unknown { near, .. } => {
+            let help = match near.as_slice() {
+                [] => "look the name up in the distribution's package list".to_owned(),
+                near => format!("did you mean {}?", near.join(", ")),
+            };
+            (format!("not in {} for {}", recipe.distribution.suite, recipe.arch), help)
+        }
+        SolveError::Virtual { providers, .. } => {
+            ("provided by several packages".to_owned(), format!("name one of them: {}", providers.join(", ")))
+        }
+        SolveError::NoVersion { there, .. } => {
+            ("no repository has this version".to_owned(), format!("there is: {}", there.join(", ")))
+        }
+        _ => (String::new(), String::new()),
+    };
+    let message = match &problem {
+        SolveError::Unknown { name, .. } => format!("there is no package {name}"),
+        SolveError::Virtual { name, .. } => format!("{name} is a virtual package"),
+        SolveError::NoVersion { name, version, .. } => format!("there is no {name} {version}"),
+        other => other.to_string(),
+    };
+    Error::Recipe(package.span.error(message, label).help(help).into())
+}
+
+fn locked_source(info: &SourceInfo) -> LockedSource {
+    LockedSource {
+        role: role(&info.role),
+        suite: info.suite.clone(),
+        components: info.components.clone(),
+        date: info.date,
+        sha256: info.sha256,
+    }
+}
+
+fn role(name: &str) -> SourceRole {
+    match name {
+        "updates" => SourceRole::Updates,
+        "security" => SourceRole::Security,
+        _ => SourceRole::Main,
+    }
+}
+
+fn locked_packages(solution: &Solution, sources: &[LockedSource]) -> Vec<LockedPackage> {
+    let packages = solution.packages.iter().map(|chosen| {
+        let package = &chosen.package;
+        let wanted = role(&package.role);
+        LockedPackage {
+            name: package.name.clone(),
+            version: package.version.to_string(),
+            architecture: package.architecture.clone(),
+            size: package.size,
+            sha256: package.sha256,
+            filename: package.filename.clone(),
+            source: sources.iter().position(|source| source.role == wanted).unwrap_or(0),
+            // What every root has is nobody's dependency, as in a root that debootstrap made.
+            auto: chosen.auto && !chosen.essential,
+        }
+    });
+    packages.collect()
+}
+
+fn file_request(lock: &Lock, package: &LockedPackage) -> FileRequest {
+    FileRequest {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        architecture: package.architecture.clone(),
+        size: package.size,
+        sha256: package.sha256,
+        filename: package.filename.clone(),
+        role: lock.sources.get(package.source).map_or("main", |source| source.role.as_str()).to_owned(),
+    }
+}
+
+/// What a new lock changes, a line a package.
+fn changes(old: &Lock, new: &Lock) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (arch, locked) in &new.archs {
+        let versions = |locked: &LockedArch| -> BTreeMap<String, String> {
+            locked.packages.iter().map(|package| (package.name.clone(), package.version.clone())).collect()
+        };
+        let before = old.for_arch(*arch).map(versions).unwrap_or_default();
+        let after = versions(locked);
+        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        for name in names {
+            match (before.get(name), after.get(name)) {
+                (Some(old), Some(new)) if old != new => lines.push(format!("  {arch}: {name} {old} -> {new}")),
+                (Some(old), None) => lines.push(format!("  {arch}: {name} {old} goes")),
+                (None, Some(new)) => lines.push(format!("  {arch}: {name} {new} comes")),
+                _ => {}
+            }
+        }
+    }
+    lines
+}
+
+/// The .deb files of a lock for one architecture, verified. Also says how many bytes had to be fetched.
+pub(crate) fn package_files(
+    resolved: &Resolved,
+    arch: Arch,
+    context: &Context<'_>,
+) -> Result<(Vec<PackageFile>, u64), Error> {
+    let locked = resolved.lock.for_arch(arch).map_or(&[][..], |locked| &locked.packages);
+    let requests: Vec<FileRequest> = locked.iter().map(|package| file_request(&resolved.lock, package)).collect();
+    let downloaded = context.fetch(&requests, &resolved.mirrors, None)?;
+    let files = locked.iter().zip(downloaded.paths).map(|(package, path)| PackageFile {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        architecture: package.architecture.clone(),
+        path,
+        auto: package.auto,
+    });
+    Ok((files.collect(), downloaded.fetched_bytes))
+}
+
+/// Resolves and fetches the packages of the tools tree.
+pub struct ToolPackages<'a> {
+    /// The cache folder.
+    pub cache: &'a Path,
+    /// Seconds since 1970, for validity dates only.
+    pub now: i64,
+    /// A mirror that the user names.
+    pub mirror: Option<&'a str>,
+    /// Who is told.
+    pub report: &'a dyn Report,
+}
+
+impl Provider for ToolPackages<'_> {
+    fn fetch(&self, packages: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
+        let context = Context { cache: self.cache, now: self.now, mirror: self.mirror, report: self.report };
+        let mirrors = context.mirrors(None, tools::SUITE);
+        let architecture = match std::env::consts::ARCH {
+            "aarch64" => "arm64",
+            _ => "amd64",
+        };
+        let (universe, _) = context.universe(&mirrors, tools::SUITE, None, architecture)?;
+        let install = packages.iter().map(|name| ((*name).to_owned(), None)).collect();
+        let solution = solve(&universe, &Request { install, ..Request::default() })?;
+        let requests: Vec<FileRequest> = solution.packages.iter().map(|chosen| chosen.package.request()).collect();
+        let downloaded = context.fetch(&requests, &mirrors, Some(&universe))?;
+        let fetched = requests.into_iter().zip(downloaded.paths).map(|(request, path)| Fetched {
+            package: tools::Package { name: request.name, version: request.version },
+            path,
+        });
+        Ok(fetched.collect())
+    }
+}
+
+/// Passes the downloads' progress on.
+struct Downloads<'a> {
+    report: &'a dyn Report,
+    total: Option<u64>,
+    what: &'static str,
+    done: AtomicU64,
+    /// Told last, so that the report is not called for every few bytes.
+    told: Mutex<u64>,
+}
+
+impl<'a> Downloads<'a> {
+    fn new(report: &'a dyn Report, total: Option<u64>, what: &'static str) -> Self {
+        Self { report, total, what, done: AtomicU64::new(0), told: Mutex::new(0) }
+    }
+}
+
+impl Progress for Downloads<'_> {
+    fn started(&self, _what: &str, _bytes: Option<u64>) {}
+
+    fn advanced(&self, bytes: u64) {
+        const STEP: u64 = 256 * 1024;
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Ok(mut told) = self.told.try_lock()
+            && done >= *told + STEP
+        {
+            *told = done;
+            self.report.progress(done, self.total, Unit::Bytes, self.what);
+        }
+    }
+
+    fn finished(&self, _what: &str) {}
+
+    fn note(&self, text: &str) {
+        self.report.line(text);
+    }
+}

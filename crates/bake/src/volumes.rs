@@ -1,0 +1,118 @@
+//! From Trees to disks: which partitions a volume has, how large they are and by which ids they are known.
+
+use block::{BlockMap, BlockSource, MIB, derived_uuid};
+use disk::{BIOS_BOOT_NUMBER, BIOS_BOOT_SIZE, EFI_SYSTEM_NUMBER, EFI_SYSTEM_SIZE, ROOT_NUMBER};
+use disk::{BiosBoot, Partition, PartitionKind, Plan};
+use recipe::{Arch, Recipe, Volume};
+use tree::{Timestamp, Tree};
+
+use crate::Error;
+
+/// The ids of a volume. They follow from the recipe's name (without its version), the device and the role, so that
+/// every image of a recipe shares them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VolumeIds {
+    pub(crate) disk: [u8; 16],
+    pub(crate) file_system: [u8; 16],
+    pub(crate) esp_volume: u32,
+    bios_partition: [u8; 16],
+    esp_partition: [u8; 16],
+    root_partition: [u8; 16],
+}
+
+impl VolumeIds {
+    pub(crate) fn of(recipe: &Recipe, volume: &Volume) -> Self {
+        let uuid = |role| derived_uuid(&recipe.name, &volume.device.disk(), role);
+        let esp = uuid("esp file system");
+        Self {
+            disk: uuid("disk"),
+            file_system: uuid("file system"),
+            esp_volume: u32::from_be_bytes([esp[0], esp[1], esp[2], esp[3]]),
+            bios_partition: uuid("bios partition"),
+            esp_partition: uuid("esp partition"),
+            root_partition: uuid("root partition"),
+        }
+    }
+}
+
+/// What the root volume is made from.
+pub(crate) struct RootParts<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) esp: &'a Tree,
+    pub(crate) bios: Option<BiosBoot>,
+    pub(crate) time: i64,
+}
+
+/// The root volume: GPT with BIOS boot partition (x86_64), EFI system partition and root file system.
+pub(crate) fn root_volume(recipe: &Recipe, volume: &Volume, parts: &RootParts<'_>) -> Result<BlockMap, Error> {
+    let ids = VolumeIds::of(recipe, volume);
+    let (root_kind, bios) = match recipe.arch {
+        Arch::X86_64 => (PartitionKind::LinuxRootX86_64, true),
+        Arch::Aarch64 => (PartitionKind::LinuxRootAarch64, false),
+    };
+    let mut partitions = Vec::new();
+    let mut add = |number, kind, name: &str, uuid, size, content| {
+        partitions.push(Partition { number, kind, name: name.to_owned(), uuid, size, content });
+    };
+    if bios {
+        let empty = BlockMap::empty(0);
+        add(BIOS_BOOT_NUMBER, PartitionKind::BiosBoot, "bios", ids.bios_partition, Some(BIOS_BOOT_SIZE), empty);
+    }
+    let options = disk::fat::FatOptions {
+        size: EFI_SYSTEM_SIZE,
+        volume_id: ids.esp_volume,
+        label: *b"EFI        ",
+        time: Timestamp::from_seconds(parts.time),
+    };
+    let esp = disk::fat::write(parts.esp, &options)?;
+    add(EFI_SYSTEM_NUMBER, PartitionKind::EfiSystem, "esp", ids.esp_partition, Some(EFI_SYSTEM_SIZE), esp);
+
+    let mut sizes: Vec<_> = partitions.iter().map(|partition: &Partition| partition.size).collect();
+    sizes.push(None);
+    let ranges = disk::layout(volume.size, &sizes)?;
+    let room = ranges.last().map_or(0, |range| range.end - range.start);
+    let root = file_system(volume, parts.tree, room, ids.file_system, "/", parts.time)?;
+    partitions.push(Partition {
+        number: ROOT_NUMBER,
+        kind: root_kind,
+        name: "root".to_owned(),
+        uuid: ids.root_partition,
+        size: None,
+        content: root,
+    });
+    let plan = Plan { size: volume.size, disk_uuid: ids.disk, partitions };
+    let map = disk::gpt(&plan, parts.bios.as_ref())?;
+    debug_assert_eq!(map.len(), volume.size);
+    Ok(map)
+}
+
+/// A bare ext4 file system of `size` bytes for a volume.
+fn file_system(
+    volume: &Volume,
+    tree: &Tree,
+    size: u64,
+    uuid: [u8; 16],
+    mount: &str,
+    time: i64,
+) -> Result<BlockMap, Error> {
+    let options = ext4::Options {
+        label: volume.label.clone().unwrap_or_default(),
+        time,
+        last_mounted: mount.to_owned(),
+        ..ext4::Options::new(size, uuid)
+    };
+    ext4::write(tree, &options, &ext4::SimplePlacement)
+        .map_err(|source| explain(volume, size, source))
+}
+
+/// A volume that is too small is a mistake at its place in the recipe.
+fn explain(volume: &Volume, room: u64, source: ext4::Error) -> Error {
+    let ext4::Error::NoSpace { needed, .. } = source else {
+        return Error::FileSystem { device: volume.device.to_string(), source };
+    };
+    let size = (volume.size - room + needed).div_ceil(MIB);
+    let message = format!("{} is too small for its content", volume.device);
+    let label = format!("{} MiB, but {size} MiB are needed", volume.size / MIB);
+    let help = format!("give it at least `size: {}GiB`, better more: the machine needs room to live in", size.div_ceil(1024));
+    Error::Recipe(volume.size_span.error(message, label).help(help).into())
+}

@@ -1,0 +1,151 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use bake::{FirmwareChoice, LockMode};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use recipe::Arch;
+
+/// Bakes bootable machine images from recipes, boots them and checks them.
+#[derive(Debug, Parser)]
+#[command(name = "bakehouse", version, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bake a recipe: packages, root file system, disk, boot, checks
+    Bake(BakeArguments),
+    /// Boot what was baked and run its checks again
+    Check(CheckArguments),
+    /// Look for mistakes in a recipe, and bake nothing
+    Validate(ValidateArguments),
+    /// Print the JSON Schema of the recipe language
+    Schema,
+    /// Fetch the programs that are run besides this one (QEMU, firmware, checkers) and say which they are
+    Tools(ToolsArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BakeArguments {
+    /// The recipe's file
+    pub(crate) recipe: PathBuf,
+    /// The architecture to bake for [default: this machine's]
+    #[arg(long)]
+    pub(crate) arch: Option<Arch>,
+    /// Folder for the outputs [default: out/<name>/<arch>]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// The lock's file [default: <recipe>.lock beside the recipe]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock: Option<PathBuf>,
+    /// Override a variable of the recipe
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Fail when the lock is missing or does not fit the recipe
+    #[arg(long, conflicts_with = "update")]
+    locked: bool,
+    /// Renew the whole lock and say what changes
+    #[arg(long)]
+    update: bool,
+    /// Do not boot the result
+    #[arg(long)]
+    pub(crate) no_check: bool,
+    /// Which firmware to boot the result by
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) firmware: Firmware,
+    /// Print one JSON object on standard output at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl BakeArguments {
+    pub(crate) fn lock_mode(&self) -> LockMode {
+        match (self.locked, self.update) {
+            (true, _) => LockMode::Locked,
+            (_, true) => LockMode::Update,
+            _ => LockMode::Keep,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The folder that `bakehouse bake` wrote
+    pub(crate) folder: PathBuf,
+    /// Which firmware to boot by
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) firmware: Firmware,
+    /// Print one JSON object on standard output at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArguments {
+    /// The recipe's file
+    pub(crate) recipe: PathBuf,
+    /// Override a variable of the recipe
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Print the mistakes as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ToolsArguments {
+    /// Only this set
+    #[arg(long, value_enum)]
+    pub(crate) set: Option<ToolSet>,
+    /// Print nothing but the folders of programs, as a PATH
+    #[arg(long)]
+    pub(crate) print_path: bool,
+}
+
+/// Which firmware to boot by.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Firmware {
+    /// All that the image boots by
+    #[default]
+    All,
+    /// BIOS only
+    Bios,
+    /// UEFI only
+    Uefi,
+}
+
+impl From<Firmware> for FirmwareChoice {
+    fn from(firmware: Firmware) -> Self {
+        match firmware {
+            Firmware::All => Self::All,
+            Firmware::Bios => Self::Bios,
+            Firmware::Uefi => Self::Uefi,
+        }
+    }
+}
+
+/// Tools that are wanted together.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ToolSet {
+    /// What boots and checks an image
+    Boot,
+    /// The independent checkers of the tests
+    Check,
+}
+
+impl From<ToolSet> for tools::Set {
+    fn from(set: ToolSet) -> Self {
+        match set {
+            ToolSet::Boot => Self::Boot,
+            ToolSet::Check => Self::Check,
+        }
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`: write --set name=value"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}

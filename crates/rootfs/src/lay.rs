@@ -282,3 +282,213 @@ pub(crate) fn physical(root: &Root, path: &[u8]) -> Result<Vec<u8>, Error> {
     let inside = folder.strip_prefix(root.path()).unwrap_or(folder).join(name);
     Ok(inside.as_os_str().as_bytes().to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::Stager;
+    use crate::test_packages::TestPackage;
+
+    /// A root beside a folder that nothing may touch.
+    struct Place {
+        folder: tempfile::TempDir,
+        root: Root,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["root", "stage", "debs", "outside"] {
+                std::fs::create_dir(folder.path().join(name)).unwrap();
+            }
+            let root = Root::open(&folder.path().join("root").canonicalize().unwrap()).unwrap();
+            Self { folder, root }
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.folder.path().join(name)
+        }
+
+        /// Lays packages down in order; the ledger and each package's outcome, or the first error.
+        fn lay(
+            &self,
+            packages: Vec<TestPackage>,
+            conffiles: Conffiles,
+        ) -> Result<(Ledger, Vec<LaidPackage>), Error> {
+            let packages: Vec<_> =
+                packages.into_iter().map(|package| package.make(&self.path("debs"))).collect();
+            let stage = self.path("stage");
+            let stager = Stager::new(&packages, (0..packages.len()).collect(), &stage, i64::MAX);
+            let accounts = Accounts::default();
+            let around = Surroundings {
+                root: &self.root,
+                accounts: &accounts,
+                diversions: &Diversions::read(&self.root)?,
+                overrides: &StatOverrides::read(&self.root, &accounts)?,
+            };
+            let mut ledger = Ledger::default();
+            let laid: Result<Vec<_>, Error> = stager.run(|stager| {
+                let all = 0..packages.len();
+                all.map(|index| ledger.lay(&packages, index, stager.take(index)?, &around, conffiles))
+                    .collect()
+            });
+            Ok((ledger, laid?))
+        }
+
+        fn text(&self, path: &str) -> String {
+            self.root.read_text(path.as_bytes()).unwrap()
+        }
+    }
+
+    fn refused(packages: Vec<TestPackage>) -> String {
+        let place = Place::new();
+        let result = place.lay(packages, Conffiles::InPlace);
+        assert_eq!(
+            std::fs::read_dir(place.path("outside")).unwrap().count(),
+            0,
+            "something was written outside"
+        );
+        match result {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("the package was taken"),
+        }
+    }
+
+    #[test]
+    fn files_keep_mode_time_and_hash() {
+        let place = Place::new();
+        let package = TestPackage::new("p")
+            .folder("./usr/", 0o755)
+            .file("./usr/su", 0o4755, b"bytes")
+            .hard_link("./usr/su2", "./usr/su");
+        let (ledger, laid) = place.lay(vec![package], Conffiles::InPlace).unwrap();
+        let stat = place.root.lstat(b"usr/su").unwrap().unwrap();
+        assert_eq!((stat.st_mode & 0o7777, stat.st_mtime, stat.st_nlink), (0o4755, 1_000_000, 2));
+        assert_eq!(ledger.laid[b"usr/su".as_slice()].file.unwrap().hash, Digest::of(b"bytes"));
+        assert_eq!(laid[0].list, ["usr", "usr/su", "usr/su2"].map(|path| path.as_bytes().to_vec()));
+    }
+
+    #[test]
+    fn a_link_made_by_another_package_leads_nowhere_but_inside() {
+        let place = Place::new();
+        let outside = place.path("outside").to_str().unwrap().to_owned();
+        for (name, target) in [("up", "../../../outside"), ("absolute", outside.as_str())] {
+            let first = TestPackage::new("first").symlink(&format!("./{name}"), target);
+            let second = TestPackage::new("second").file(&format!("./{name}/passwd"), 0o644, b"evil");
+            // The link leads to a place inside the root that does not exist.
+            let error = place.lay(vec![first, second], Conffiles::InPlace).err().unwrap().to_string();
+            assert!(
+                error.contains("package second") && error.contains(&format!("/{name}/passwd")),
+                "{error}"
+            );
+            std::fs::remove_dir_all(place.path("stage")).unwrap();
+            std::fs::create_dir(place.path("stage")).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(place.path("outside")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_lands_where_a_folders_link_leads() {
+        let place = Place::new();
+        let package = TestPackage::new("p")
+            .folder("./usr", 0o755)
+            .folder("./usr/lib", 0o755)
+            .symlink("./lib", "usr/lib")
+            .file("./lib/x", 0o644, b"x");
+        let (ledger, _) = place.lay(vec![package], Conffiles::InPlace).unwrap();
+        assert!(ledger.laid.contains_key(b"usr/lib/x".as_slice()));
+        assert_eq!(place.text("usr/lib/x"), "x");
+    }
+
+    #[test]
+    fn names_that_leave_the_root_are_refused() {
+        assert!(
+            refused(vec![TestPackage::new("p").file("./a/../../outside/x", 0o644, b"x")]).contains(".deb")
+        );
+        assert!(refused(vec![TestPackage::new("p").file("/outside/x", 0o644, b"x")]).contains(".deb"));
+    }
+
+    #[test]
+    fn a_hard_link_to_anything_but_the_packages_own_files_is_refused() {
+        let place = TestPackage::new("p").hard_link("./x", "../outside/x");
+        assert!(!refused(vec![place]).is_empty());
+        let other = TestPackage::new("other").file("./shadow", 0o600, b"secret");
+        let thief = TestPackage::new("thief").hard_link("./mine", "./shadow");
+        let error = refused(vec![other, thief]);
+        assert!(error.contains("package thief") && error.contains("`/shadow`"), "{error}");
+    }
+
+    #[test]
+    fn devices_are_refused() {
+        assert!(refused(vec![TestPackage::new("p").device("./disk")]).contains("`/disk` is a device"));
+    }
+
+    #[test]
+    fn two_packages_with_the_same_file_are_refused_with_both_names() {
+        let error = refused(vec![
+            TestPackage::new("a").file("./x", 0o644, b"a"),
+            TestPackage::new("b").file("./x", 0o644, b"b"),
+        ]);
+        assert!(
+            error.contains("package a") && error.contains("package b") && error.contains("`/x`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_package_that_replaces_another_keeps_its_files_in_either_order() {
+        let old = || TestPackage::new("old").file("./x", 0o644, b"old");
+        let new = || TestPackage::new("new").field("Replaces: old (<< 2)").file("./x", 0o644, b"new");
+        let place = Place::new();
+        let (ledger, laid) = place.lay(vec![old(), new()], Conffiles::InPlace).unwrap();
+        assert_eq!(place.text("x"), "new");
+        assert!(ledger.lists[&0].is_empty() && laid[1].robbed.contains(&0));
+        let place = Place::new();
+        let (ledger, _) = place.lay(vec![new(), old()], Conffiles::InPlace).unwrap();
+        assert_eq!(place.text("x"), "new");
+        assert!(ledger.lists[&1].is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_is_there_stays_as_it_is() {
+        let place = Place::new();
+        let packages =
+            vec![TestPackage::new("a").folder("./d/", 0o700), TestPackage::new("b").folder("./d/", 0o755)];
+        place.lay(packages, Conffiles::InPlace).unwrap();
+        assert_eq!(place.root.lstat(b"d").unwrap().unwrap().st_mode & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn configuration_files_wait_for_dpkg_or_lie_in_place() {
+        let package = || {
+            TestPackage::new("p")
+                .control("conffiles", "/c\nremove-on-upgrade /gone\n")
+                .file("./c", 0o644, b"x")
+        };
+        let place = Place::new();
+        let (_, laid) = place.lay(vec![package()], Conffiles::Waiting).unwrap();
+        assert_eq!(place.text("c.dpkg-new"), "x");
+        let former = (b"gone".to_vec(), "newconffile remove-on-upgrade".to_owned());
+        assert_eq!(laid[0].conffiles, [(b"c".to_vec(), "newconffile".to_owned()), former]);
+        let place = Place::new();
+        let (_, laid) = place.lay(vec![package()], Conffiles::InPlace).unwrap();
+        assert_eq!(
+            (place.text("c").as_str(), laid[0].conffiles[0].1.as_str()),
+            ("x", "9dd4e461268c8034f5c8564e155c67a6")
+        );
+    }
+
+    #[test]
+    fn a_diverted_file_lands_on_its_other_name_and_an_override_sets_its_mode() {
+        let place = Place::new();
+        std::fs::create_dir_all(place.path("root/var/lib/dpkg")).unwrap();
+        std::fs::write(place.path("root/var/lib/dpkg/diversions"), "/x\n/x.real\nwrapper\n").unwrap();
+        std::fs::write(place.path("root/var/lib/dpkg/statoverride"), "#0 #0 2750 /y\n").unwrap();
+        let tool = TestPackage::new("tool").file("./x", 0o755, b"tool").file("./y", 0o755, b"y");
+        let wrapper = TestPackage::new("wrapper").file("./x", 0o755, b"wrapper");
+        let (_, laid) = place.lay(vec![tool, wrapper], Conffiles::InPlace).unwrap();
+        assert_eq!((place.text("x").as_str(), place.text("x.real").as_str()), ("wrapper", "tool"));
+        assert_eq!(place.root.lstat(b"y").unwrap().unwrap().st_mode & 0o7777, 0o2750);
+        assert_eq!(laid[0].list, [b"x".to_vec(), b"y".to_vec()]);
+    }
+}

@@ -17,6 +17,8 @@ mod root;
 mod scan;
 mod stage;
 mod system;
+#[cfg(test)]
+mod test_packages;
 
 pub use boot::{BiosImages, boot_packages};
 pub use build::{Boot, Built, Mount, Report, Request, build};

@@ -128,3 +128,45 @@ pub(crate) fn waves(packages: &[Package]) -> Result<Vec<Wave>, Error> {
     }
     Ok(waves)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_packages::TestPackage;
+
+    fn names(packages: &[Package], indexes: &[usize]) -> Vec<String> {
+        indexes.iter().map(|index| packages[*index].name.to_string()).collect()
+    }
+
+    #[test]
+    fn pre_depends_are_configured_before_a_package_is_unpacked() {
+        let folder = tempfile::tempdir().unwrap();
+        let packages: Vec<_> = [
+            TestPackage::new("app").field("Depends: lib"),
+            TestPackage::new("base").field("Essential: yes").field("Pre-Depends: libc"),
+            TestPackage::new("lib"),
+            TestPackage::new("libc"),
+            TestPackage::new("tool").field("Pre-Depends: app | none"),
+            TestPackage::new("late").field("Depends: tool"),
+        ]
+        .into_iter()
+        .map(|package| package.make(folder.path()))
+        .collect();
+        let waves = waves(&packages).unwrap();
+        assert_eq!(names(&packages, &waves[0].unpack), ["libc", "base"]);
+        assert_eq!(names(&packages, &waves[1].unpack), ["lib", "app", "late"]);
+        assert_eq!(names(&packages, &waves[1].configure), ["lib", "app"]);
+        assert_eq!(names(&packages, &waves[2].unpack), ["tool"]);
+        assert_eq!(names(&packages, &waves[2].configure), ["tool", "late"]);
+        assert_eq!(waves.len(), 3);
+    }
+
+    #[test]
+    fn a_circle_of_pre_depends_is_an_error_with_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let packages =
+            [TestPackage::new("a").field("Pre-Depends: b"), TestPackage::new("b").field("Pre-Depends: a")];
+        let packages: Vec<_> = packages.into_iter().map(|package| package.make(folder.path())).collect();
+        assert!(matches!(waves(&packages), Err(Error::PreDepends { packages }) if packages == ["a", "b"]));
+    }
+}

@@ -1,9 +1,10 @@
 //! Writes a [`Tree`](tree::Tree) as an ext4 file system.
 //!
 //! *What comes in:* a tree, [`Options`], and a [`Placement`] that decides where things lie. *What goes out:* a
-//! [`BlockMap`](block::BlockMap) in which every file is a reference to its [`Content`](block::Content), unread, and every structure is
-//! bytes with a name ([`Origin::Structure`](block::Origin)); zeros are not in it. *What it may not know:* a clock, a
-//! random number, a path of this machine, the bytes of a file. The same tree and options give the same map.
+//! [`BlockMap`](block::BlockMap) in which every file is a reference to its [`Content`](block::Content), unread, and
+//! every structure is bytes with a name ([`Origin::Structure`](block::Origin)); zeros are not in it. *What it may not
+//! know:* a clock, a random number, a path of this machine, the bytes of a file. The same tree and options give the
+//! same map.
 //!
 //! The file system has what `mke2fs -t ext4` gives it, always with blocks of 4 KiB and inodes of 256 bytes: journal,
 //! extents, indexed folders, checksums of all metadata, 64-bit block numbers, bitmaps and tables of 16 groups together

@@ -86,6 +86,8 @@ const FATAL: &[(Place, &str)] = &[
     (Anywhere, "No bootable option or device was found"),
     (Start, "UEFI Interactive Shell"),
     (Start, "Shell>"),
+    // What shim shows before it waits for a key.
+    (Anywhere, "Security Violation"),
 ];
 
 /// Text that tells a person why a boot failed, in any case of letters.
@@ -113,8 +115,12 @@ const HARMLESS: &[&str] = &[
     "errors=remount-ro",
 ];
 
-fn lines(console: &str) -> impl Iterator<Item = String> {
-    console.lines().map(|line| without_escapes(line).trim().to_owned()).filter(|line| !line.is_empty())
+/// What a person would read as lines: a jump of the cursor begins a new one, frames and colours are left out.
+fn lines(console: &str) -> Vec<String> {
+    let frame = |character: char| character.is_whitespace() || ('\u{2500}'..='\u{257f}').contains(&character);
+    let text = without_escapes(console);
+    let lines = text.lines().map(|line| line.trim_matches(frame));
+    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// The stage that a console's text shows.
@@ -123,18 +129,18 @@ pub fn stage(console: &str) -> Stage {
         let marked = MARKERS.iter().filter(|(place, text, _)| place.has(&line, text));
         marked.map(|(_, _, stage)| *stage).max()
     };
-    lines(console).filter_map(reached).max().unwrap_or(Stage::Firmware)
+    lines(console).into_iter().filter_map(reached).max().unwrap_or(Stage::Firmware)
 }
 
 /// The line after which this boot cannot go on, if the console has one.
 pub fn fatal_line(console: &str) -> Option<String> {
-    lines(console).find(|line| FATAL.iter().any(|(place, text)| place.has(line, text)))
+    lines(console).into_iter().find(|line| FATAL.iter().any(|(place, text)| place.has(line, text)))
 }
 
 /// The lines of a console that tell why a boot failed: of those that speak of errors the last `most`, then the last
 /// `most` of all, each once, in their order, without colours.
 pub fn telling_lines(console: &str, most: usize) -> Vec<String> {
-    let lines = lines(console).collect::<Vec<_>>();
+    let lines = lines(console);
     let (before, tail) = lines.split_at(lines.len().saturating_sub(most));
     let speaks = |line: &&String| {
         let line = line.to_lowercase();
@@ -146,15 +152,20 @@ pub fn telling_lines(console: &str, most: usize) -> Vec<String> {
     telling.into_iter().chain(tail).cloned().collect()
 }
 
-/// A line without ANSI escape sequences and carriage returns.
-pub fn without_escapes(line: &str) -> String {
-    let mut clean = String::with_capacity(line.len());
-    let mut characters = line.chars().peekable();
+/// A text without ANSI escape sequences and carriage returns. Where a sequence moves the cursor to a place, a line ends.
+pub fn without_escapes(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
             '\u{1b}' => match characters.next() {
                 // A control sequence ends with a character from `@` to `~`.
-                Some('[') => while characters.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
+                Some('[') => {
+                    let end = characters.by_ref().find(|c| ('@'..='~').contains(c));
+                    if end == Some('H') {
+                        clean.push('\n');
+                    }
+                }
                 // An operating system command ends with BEL or ESC \.
                 Some(']') => {
                     while let Some(c) = characters.next() {
@@ -226,6 +237,12 @@ mod tests {
                 "No bootable device.",
                 "Boot failed: not a bootable disk",
             ),
+            (
+                include_str!("../testdata/shim-refuses-loader.txt"),
+                Stage::Firmware,
+                "Security Violation",
+                "Verification failed",
+            ),
         ];
         for (console, where_to, fatal, why) in cases {
             assert_eq!(stage(console), where_to);
@@ -247,5 +264,6 @@ mod tests {
     fn escapes_are_dropped() {
         assert_eq!(without_escapes("[\u{1b}[0;32m  OK  \u{1b}[0m]\r"), "[  OK  ]");
         assert_eq!(without_escapes("a\u{1b}]0;title\u{7}b\u{1b}]0;t\u{1b}\\c\u{1b}"), "abc");
+        assert_eq!(without_escapes("a\u{1b}[01;05Hb\u{1b}[12"), "a\nb");
     }
 }

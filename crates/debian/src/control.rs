@@ -19,7 +19,8 @@ pub struct ControlError {
 pub struct Field<'a> {
     /// The field's name, as written.
     pub name: &'a str,
-    /// The value without the white space around it. Continuation lines keep their line feed and leading space.
+    /// The value without the white space around it. Continuation lines keep their line feed and leading space;
+    /// a comment between them stays.
     pub value: &'a str,
     /// Line of the field's name, counted from 1.
     pub line: usize,
@@ -172,5 +173,65 @@ impl fmt::Display for Paragraph {
 impl fmt::Debug for Paragraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.fields()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn fields_keep_their_lines_and_paragraphs_end_at_blank_lines() {
+        let text = "\n# comment\nA: 1\nB:\n two\n  three\n .\n# comment\n four \nC : x\n \t\n\nD: last";
+        let mut paragraphs = Paragraphs::new("x", text);
+        let mut fields = Vec::new();
+        assert!(paragraphs.read(&mut fields).is_err(), "a name with a blank in it");
+        let text = text.replace("C :", "C:");
+        let mut paragraphs = Paragraphs::new("x", &text);
+        assert!(paragraphs.read(&mut fields).unwrap());
+        let shown: Vec<_> = fields.iter().map(|field| (field.name, field.value, field.line)).collect();
+        assert_eq!(shown[0], ("A", "1", 3));
+        assert_eq!((shown[1].0, shown[1].2), ("B", 4));
+        assert_eq!(shown[2], ("C", "x", 10));
+        assert!(paragraphs.read(&mut fields).unwrap());
+        assert_eq!((fields[0].name, fields[0].value, fields[0].line), ("D", "last", 13));
+        assert!(!paragraphs.read(&mut fields).unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_its_line() {
+        let message = |text| Paragraph::parse("control", text).unwrap_err().to_string();
+        assert_eq!(message("A: 1\nno colon\n"), "control:2: expected `Field: value`, found \"no colon\"");
+        assert_eq!(message("  first\n"), "control:1: a continuation line without a field before it");
+        assert_eq!(message("A: 1\na: 2\n"), "control:2: field a comes twice");
+        assert_eq!(message("A: 1\n\nB: 2\n"), "control:3: a second paragraph");
+        assert_eq!(message("\n\n"), "control:1: no field at all");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "([A-C]: ?[a-z:#é]{0,4}\r?\n| [a-z .#]{0,3}\n|\n|#[a-z]?\n|.{0,5}){0,12}") {
+            let mut paragraphs = Paragraphs::new("x", &text);
+            let mut fields = Vec::new();
+            while let Ok(true) = paragraphs.read(&mut fields) {
+                prop_assert!(!fields.is_empty());
+                for field in &fields {
+                    prop_assert!(text.lines().nth(field.line - 1).unwrap().starts_with(field.name));
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(
+            fields in prop::collection::btree_map("[A-Z][a-zA-Z-]{0,6}", "[!-~]([ -~]{0,8}[!-~])?(\n [!-~]{1,4}){0,3}", 1..6),
+        ) {
+            let text: String = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+            let paragraph = Paragraph::parse("x", &text).unwrap();
+            let read: Vec<_> = paragraph.fields().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            prop_assert_eq!(read, fields.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(paragraph.to_string(), text);
+        }
     }
 }

@@ -478,7 +478,10 @@ impl<'u> Goal<'u> {
                 _ => continue,
             };
             let mut edges: Vec<_> = graph.graph.neighbors(node).collect();
-            edges.sort();
+            edges.sort_by_cached_key(|next| match graph.graph[*next] {
+                ConflictNode::Solvable(id) => (0, shown(id)),
+                _ => (1, String::new()),
+            });
             edges.dedup();
             for next in edges {
                 for edge in graph.graph.edges_connecting(node, next) {

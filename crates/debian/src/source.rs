@@ -3,12 +3,14 @@
 use std::error::Error;
 
 use crate::cache::Cache;
+use crate::deb::{Deb, DebError};
 use crate::download::{DownloadError, Downloaded, FileRequest, download};
 use crate::fetch::Progress;
 use crate::mirror::Mirrors;
 use crate::repository::{LoadOptions, RepositoryError, SourceInfo};
 use crate::solve::{Request, Solution, SolveError, solve};
-use crate::universe::Universe;
+use crate::universe::{IndexError, Universe};
+use crate::version::compare;
 
 /// Packages of a distribution: which ones a goal needs, and their files.
 pub trait PackageSource {
@@ -46,6 +48,12 @@ pub enum DebianError {
     /// A file cannot be had.
     #[error(transparent)]
     Download(#[from] DownloadError),
+    /// A package of the lock cannot be read.
+    #[error(transparent)]
+    Deb(#[from] Box<DebError>),
+    /// The fields of a package of the lock cannot be used.
+    #[error(transparent)]
+    Index(#[from] IndexError),
 }
 
 impl<'c> DebianSource<'c> {
@@ -61,7 +69,29 @@ impl<'c> DebianSource<'c> {
     ) -> Result<Self, RepositoryError> {
         let repositories = mirrors.repositories(suite, components);
         let (universe, sources) = Universe::load(&repositories, architecture, cache, options, progress)?;
-        Ok(Self { universe, sources, mirrors, cache })
+        Ok(Self::new(universe, sources, mirrors, cache))
+    }
+
+    /// A source over a universe that was loaded already.
+    pub fn new(universe: Universe, sources: Vec<SourceInfo>, mirrors: Mirrors, cache: &'c Cache) -> Self {
+        Self { universe, sources, mirrors, cache }
+    }
+
+    /// Makes the packages of a lock part of what is on offer, also those that the repositories have replaced since:
+    /// these are fetched (from the cache, or a mirror that still has them) and what they depend on is read from the
+    /// .deb itself. After this all of them can be pinned.
+    pub fn keep(&mut self, locked: &[FileRequest], progress: &dyn Progress) -> Result<(), DebianError> {
+        let known = |file: &&FileRequest| {
+            let versions = self.universe.versions_of(&file.name).iter();
+            versions.into_iter().any(|id| compare(self.universe.version(*id), &file.version).is_eq())
+        };
+        let gone: Vec<FileRequest> = locked.iter().filter(|file| !known(file)).cloned().collect();
+        let fetched = self.fetch(&gone, progress)?;
+        for (file, path) in gone.iter().zip(&fetched.paths) {
+            let control = Deb::open(path).and_then(|mut deb| deb.control()).map_err(Box::new)?;
+            self.universe.add(&control.fields, file)?;
+        }
+        Ok(())
     }
 
     /// All packages on offer.

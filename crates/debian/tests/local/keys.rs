@@ -9,9 +9,7 @@ use pgp::packet::{
     KeyFlags, RevocationCode, Signature, SignatureConfig, SignatureType, Subpacket, SubpacketData, UserId,
 };
 use pgp::ser::Serialize;
-use pgp::types::{
-    Duration, KeyDetails, PacketHeaderVersion, Password, SignedUser, SigningKey, Tag, Timestamp,
-};
+use pgp::types::{Duration, PacketHeaderVersion, Password, SignedUser, SigningKey, Tag, Timestamp};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -72,7 +70,7 @@ fn time(seconds: i64) -> Timestamp {
 
 fn config(
     kind: SignatureType,
-    key: &(impl SigningKey + KeyDetails),
+    key: &impl SigningKey,
     hash: HashAlgorithm,
     made: i64,
     more: Vec<SubpacketData>,

@@ -8,7 +8,7 @@ use debian::fetch::{FetchError, Fetcher, Silent};
 use debian::mirror::{ChosenBy, Mirrors};
 use debian::repository::{LoadOptions, RepositoryError, SourceInfo};
 use debian::universe::Universe;
-use debian::{KeyRing, Repository};
+use debian::{DebianSource, KeyRing, PackageSource, Repository, Request, Version};
 
 use crate::keys::{NOW, TestKey, Wish};
 use crate::server::{Behaviour, Server};
@@ -332,4 +332,62 @@ fn a_broken_package_list_is_an_error_with_its_line() {
         ));
         assert!(universe.unwrap().package(0).is_err(), "{filename}");
     }
+}
+
+/// A .deb with these fields and no files.
+fn deb(fields: &str) -> Vec<u8> {
+    let mut control = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(fields.len() as u64);
+    header.set_mode(0o644);
+    control.append_data(&mut header, "./control", fields.as_bytes()).unwrap();
+    let control = control.into_inner().unwrap();
+    let data = tar::Builder::new(Vec::new()).into_inner().unwrap();
+    let mut deb = b"!<arch>\n".to_vec();
+    for (name, bytes) in [("debian-binary", &b"2.0\n"[..]), ("control.tar", &control), ("data.tar", &data)] {
+        deb.extend(
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).bytes(),
+        );
+        deb.extend(bytes);
+    }
+    deb
+}
+
+#[test]
+fn a_lock_is_added_to_although_the_repository_has_moved_on() {
+    let archive = Archive::new();
+    let hash = Digest::of(b"");
+    let tail = format!("Architecture: amd64\nFilename: pool/x.deb\nSize: 0\nSHA256: {hash}\n");
+    let packages = format!(
+        "Package: a\nVersion: 2\nDepends: lib (>= 2)\n{tail}\nPackage: lib\nVersion: 2\n{tail}\nPackage: new\nVersion: 1\nDepends: lib\n{tail}"
+    );
+    archive.suite("test", HEAD, &packages);
+    let old = [
+        ("a", deb("Package: a\nVersion: 1\nArchitecture: all\nDepends: lib\n")),
+        ("lib", deb("Package: lib\nVersion: 1\nArchitecture: all\n")),
+    ];
+    let locked: Vec<FileRequest> = old.iter().map(|(name, bytes)| file(name, bytes, "main")).collect();
+    let mirrors = Mirrors {
+        main: archive.uri(),
+        security: archive.uri(),
+        security_fallback: None,
+        chosen_by: ChosenBy::Recipe,
+    };
+    let cache_folder = tempfile::tempdir().unwrap();
+    let cache = Cache::open(cache_folder.path()).unwrap();
+    let (universe, sources) =
+        Universe::load(&[repository(&archive.uri())], "amd64", &cache, &archive.options(NOW), &Silent)
+            .unwrap();
+    let mut source = DebianSource::new(universe, sources, mirrors, &cache);
+    let gone = source.keep(&locked, &Silent).unwrap_err();
+    assert!(gone.to_string().contains("a 1: no mirror has this version any more"), "{gone}");
+    old.iter().for_each(|(_, bytes)| drop(cache.put(bytes).unwrap()));
+    source.keep(&locked, &Silent).unwrap();
+    let pinned =
+        locked.iter().map(|file| (file.name.clone(), Version::parse(&file.version).unwrap())).collect();
+    let install = ["a", "new"].map(|name| (name.to_owned(), None)).to_vec();
+    let solution = source.resolve(&Request { install, pinned, ..Request::default() }).unwrap();
+    let shown: Vec<_> = solution.packages.iter().map(|one| one.package.request()).collect();
+    assert_eq!(shown[..2], locked[..]);
+    assert_eq!((shown[2].name.as_str(), shown.len()), ("new", 3));
 }

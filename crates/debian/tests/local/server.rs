@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// How the server behaves. Faults are used up one request at a time.
@@ -46,7 +46,7 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, folder: &PathBuf, behaviour: &Mutex<Behaviour>) {
+fn serve(stream: TcpStream, folder: &Path, behaviour: &Mutex<Behaviour>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
     let mut line = String::new();

@@ -10,6 +10,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The most that a detail quotes of what was seen.
 const SEEN_LINES: usize = 12;
 const SEEN_WIDTH: usize = 200;
+/// The most that a check's name quotes of a command.
+const NAME_WIDTH: usize = 60;
 
 /// Something that must hold of a running machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +63,13 @@ impl Check {
         match self {
             Self::Http { port, path, .. } => format!("http :{port}{path}"),
             Self::Login { user, .. } => format!("login {user}"),
-            Self::Ssh { run, .. } => format!("ssh {}", run.lines().next().unwrap_or_default()),
+            Self::Ssh { run, .. } => {
+                let first = run.lines().next().unwrap_or_default();
+                match first.char_indices().nth(NAME_WIDTH) {
+                    Some((end, _)) => format!("ssh {}…", &first[..end]),
+                    None => format!("ssh {first}"),
+                }
+            }
             Self::Mount { path, device } => format!("mount {device} at {path}"),
             Self::Console { contains } => format!("console {contains}"),
         }
@@ -121,7 +129,8 @@ pub fn boot_and_check(
 }
 
 /// Runs the checks on a machine that is up: first those that hold for every machine (`boot`, `cloud-init` where it is
-/// installed, `system`), then `checks` in their order. Every check has a time limit; none stops the others.
+/// installed, `system`), then `checks` in their order. Every check is tried again until it
+/// holds or its time is over; none stops the others.
 pub fn run_checks(machine: &mut Machine, checks: &[Check], log: Log<'_>) -> Vec<CheckResult> {
     let patience = Patience::of(machine.accel());
     let mut results = Vec::new();

@@ -56,12 +56,24 @@ fn efi_firmware(arch: Arch) -> Firmware {
 pub(crate) fn stand_ins_while_configuring(root_uuid: [u8; 16]) -> Vec<StandIn> {
     let nothing = || "#!/bin/sh\nexit 0\n".to_owned();
     vec![
+        StandIn { path: "/usr/bin/py3compile", script: defer("py3compile"), always: false },
         StandIn { path: "/usr/sbin/policy-rc.d", script: "#!/bin/sh\nexit 101\n".into(), always: true },
         StandIn { path: "/usr/sbin/grub-install", script: nothing(), always: false },
         StandIn { path: "/usr/sbin/grub-probe", script: grub_probe(root_uuid), always: false },
         StandIn { path: "/usr/sbin/update-grub", script: nothing(), always: false },
         StandIn { path: "/usr/sbin/update-initramfs", script: nothing(), always: false },
     ]
+}
+
+/// Where calls that were put off are noted, as a shell script.
+const DEFERRED: &str = "/var/lib/dpkg/bakehouse-deferred";
+
+/// Notes a call instead of doing it: nothing that comes with a package needs its compiled python files to be there
+/// before the last package is configured, and later they can be made beside the initrd.
+fn defer(program: &str) -> String {
+    format!(
+        "#!/bin/sh\nline={program}\nfor word; do line=\"$line '$word'\"; done\nprintf '%s\\n' \"$line\" >> {DEFERRED}\n"
+    )
 }
 
 /// Answers what grub-probe will answer in the finished machine. It gives no hints: they would name one type of disk.
@@ -91,16 +103,21 @@ pub(crate) fn kernels(root: &Root) -> Result<Vec<String>, Error> {
     Ok(kernels)
 }
 
-/// Makes the initrd of every kernel. `time`: no file inside is newer.
+/// Makes the initrd of every kernel, and beside it what python packages left to be compiled. `time`: no file in an
+/// initrd is newer.
 pub(crate) fn initrds(root: &Root, programs: &mut Programs<'_>, time: i64) -> Result<(), Error> {
-    if !root.exists(b"usr/sbin/update-initramfs")? {
-        return Ok(());
+    const SCRIPT: &str = "python=\n\
+        if [ -e \"$DEFERRED\" ]; then sh -e \"$DEFERRED\" & python=$!; fi\n\
+        for kernel; do SOURCE_DATE_EPOCH=$INITRD_TIME update-initramfs -c -k \"$kernel\" || exit; done\n\
+        [ -z \"$python\" ] || wait \"$python\"\n";
+    let mut argv = vec!["sh".to_owned(), "-c".into(), SCRIPT.into(), "sh".into()];
+    if root.exists(b"usr/sbin/update-initramfs")? {
+        argv.extend(kernels(root)?);
     }
-    for kernel in kernels(root)? {
-        let sandbox = programs.sandbox().env("SOURCE_DATE_EPOCH", time.to_string());
-        programs.run_timed("initrd", &sandbox, &["update-initramfs", "-c", "-k", &kernel], Input::Null)?;
-    }
+    let sandbox = programs.sandbox().env("DEFERRED", DEFERRED).env("INITRD_TIME", time.to_string());
+    programs.run_timed("initrd and compiled python files", &sandbox, &argv, Input::Null)?;
     root.forget();
+    root.remove(DEFERRED.as_bytes())?;
     Ok(())
 }
 
@@ -165,7 +182,10 @@ pub(crate) fn grub(
     )?;
     root.forget();
     let config = root.read_text(b"boot/grub/grub.cfg")?;
-    if !config.contains(&format!("root=UUID={}", format_uuid(root_uuid))) {
+    let root_option = format!("root=UUID={}", format_uuid(root_uuid));
+    let boots =
+        |line: &str| line.trim_start().starts_with("linux\t/boot/vmlinuz") && line.contains(&root_option);
+    if !config.lines().any(boots) {
         return Err(Error::Boot(
             "grub-mkconfig found no kernel that boots from the root file system's UUID".into(),
         ));
@@ -176,12 +196,17 @@ pub(crate) fn grub(
 /// A sandbox in which the root file system's disk seems to be there.
 fn with_disk(programs: &Programs<'_>, root_uuid: [u8; 16]) -> Sandbox {
     let link = format!("/dev/disk/by-uuid/{}", format_uuid(root_uuid));
-    programs.sandbox().device_link(&link, "../../nvme0n1p1").device_link(ROOT_DEVICE, "/dev/null").hide_with(
-        "/usr/sbin/grub-probe",
-        grub_probe(root_uuid).as_bytes(),
-        0o755,
-    )
+    programs
+        .sandbox()
+        .device_link(&link, "../../nvme0n1p1")
+        .device_link(ROOT_DEVICE, "/dev/null")
+        .hide_with("/usr/sbin/grub-probe", grub_probe(root_uuid).as_bytes(), 0o755)
+        .hide_with("/usr/bin/grub-mkrelpath", RELATIVE_PATH.as_bytes(), 0o755)
 }
+
+/// Everything is on the root file system, so a path inside it is the path itself; the real program would ask the
+/// baking machine's mounts.
+const RELATIVE_PATH: &str = "#!/bin/sh\nfor path; do :; done\nexec readlink -f -- \"$path\"\n";
 
 /// Copies GRUB's modules and lists, as grub-install does; nothing where the package is not installed.
 fn modules(root: &Root, target: &str, folder: Attributes, plain: Attributes) -> Result<(), Error> {
@@ -280,6 +305,21 @@ mod tests {
         assert_eq!(ask(&["--device", "/dev/x", "--target=fs_uuid"]), (true, uuid.into()));
         assert_eq!(ask(&["--device", "/dev/x", "--target=hints_string"]), (true, String::new()));
         assert!(!ask(&["--target=drive", "/"]).0);
+    }
+
+    #[test]
+    fn a_call_that_is_put_off_is_noted_as_it_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, notes) = (folder.path().join("tool"), folder.path().join("notes"));
+        std::fs::write(&script, defer("tool").replace(DEFERRED, notes.to_str().unwrap())).unwrap();
+        for arguments in [["-p", "python3-yaml"], ["-V", "3.13- x"]] {
+            let status = std::process::Command::new("/bin/sh").arg(&script).args(arguments).status().unwrap();
+            assert!(status.success());
+        }
+        assert_eq!(
+            std::fs::read_to_string(&notes).unwrap(),
+            "tool '-p' 'python3-yaml'\ntool '-V' '3.13- x'\n"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
+use std::time::Instant;
 
 use sandbox::{Input, Sandbox};
 
@@ -13,7 +14,7 @@ use crate::error::{Error, OnFile};
 use crate::lay::{Conffiles, Ledger, Surroundings};
 use crate::order::{Wave, essential, waves};
 use crate::package::{Package, PackageFile};
-use crate::programs::{Programs, StandIn};
+use crate::programs::{Programs, StandIn, Took};
 use crate::root::{Attributes, Root};
 use crate::stage::Stager;
 
@@ -63,6 +64,8 @@ pub(crate) fn install(
         ledger: Ledger::default(),
         interests: Interests::default(),
         stand_ins,
+        waited: 0.0,
+        laying: 0.0,
     };
     stager.run(|stager| {
         for (number, wave) in waves.iter().enumerate() {
@@ -71,6 +74,8 @@ pub(crate) fn install(
         }
         Ok::<_, Error>(())
     })?;
+    programs.scripts.push(Took { name: "waiting for packages to be read".into(), seconds: install.waited });
+    programs.scripts.push(Took { name: "laying packages down".into(), seconds: install.laying });
     let ledger = install.ledger;
     let essential = essential(&packages);
     Ok(Installed { packages, ledger, essential })
@@ -107,6 +112,9 @@ struct Install<'a> {
     ledger: Ledger,
     interests: Interests,
     stand_ins: &'a [StandIn],
+    /// Seconds spent waiting for packages to be read, and laying them down.
+    waited: f64,
+    laying: f64,
 }
 
 impl Install<'_> {
@@ -139,7 +147,10 @@ impl Install<'_> {
     }
 
     fn unpack(&mut self, index: usize, stager: &Stager<'_>, conffiles: Conffiles) -> Result<String, Error> {
+        let start = Instant::now();
         let staged = stager.take(index)?;
+        self.waited += start.elapsed().as_secs_f64();
+        let start = Instant::now();
         let package = &self.packages[index];
         let accounts = Accounts::read(self.root)?;
         let around = Surroundings {
@@ -161,6 +172,7 @@ impl Install<'_> {
             let plain = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: self.time };
             self.root.write(path.as_bytes(), &dpkg::list_text(list), plain)?;
         }
+        self.laying += start.elapsed().as_secs_f64();
         Ok(dpkg::status_paragraph(package, &laid.conffiles))
     }
 

@@ -1,4 +1,31 @@
 //! Lays down packages and what the recipe adds, runs maintainer scripts in the sandbox, and reads the result as a Tree.
+//!
+//! *What comes in:* a [`Request`]: the recipe, the .deb files of the lock, one time, what the disks will be known by,
+//! and an empty folder to work in. *What goes out:* [`Built`]: the Tree of the root partition and that of the EFI
+//! system partition, GRUB's images for a BIOS, and a report. *What it may not do:* use the network, know a disk's or a
+//! file system's layout, or let the clock, the host's files or the number of its cores into the result.
+//!
+//! The way of a bake:
+//!
+//! 1. **Read ahead** (`stage`): workers on all cores uncompress packages into private files, hashing them on the way.
+//! 2. **Waves** (`order`): the essential packages first, then whatever has its Pre-Depends configured. `preinst`
+//!    scripts run from `tmp.ci` as with dpkg.
+//! 3. **Lay down** (`lay`): staged files are renamed into the root by dpkg's rules (diversions, overrides, Replaces,
+//!    conffiles, shared folders). The kernel resolves every path inside the root, so no archive leads out of it.
+//! 4. **The database** (`dpkg`) is written as dpkg would have left it after unpacking, so that the root's own dpkg
+//!    configures the packages, wave by wave, and runs each trigger once, at the end.
+//! 5. **Additions** (`additions`, `system`), in order: motd, web, users, files, what makes it a machine, services,
+//!    then the recipe's `run` steps.
+//! 6. **Boot files** (`boot`): initrds, `/boot/grub`, `grub.cfg` by the image's own `grub-mkconfig` with a `grub-probe`
+//!    that answers as the finished disk will.
+//! 7. **Clean** (`clean`) and **scan** (`scan`): keys, logs and identities go; the folder becomes a Tree.
+//!
+//! Times: a package's file keeps the archive's time, but no later than the lock's. All that is made while baking gets
+//! the build time of the newest package, an initrd that of the newest kernel: so both stay the same for as long as the
+//! packages do. The same times are SOURCE_DATE_EPOCH for the programs that make them.
+//!
+//! What differs from an installation by apt is listed, with reasons, in `tests/real_packages.rs`. Backups that tools
+//! leave (`passwd-`, `status-old`, …) are not kept: they tell how the image was made and help nobody.
 
 mod accounts;
 mod additions;

@@ -39,6 +39,12 @@ pub(crate) fn configure(recipe: &Recipe, boot: &Boot, additions: &mut Additions<
             "machine",
         )?;
     }
+    // cloud-init makes ssh's host keys at an instance's first boot; without it somebody else must.
+    if additions.root.exists(b"usr/sbin/sshd")? && !additions.root.exists(b"usr/bin/cloud-init")? {
+        additions.text("/etc/systemd/system/ssh-host-keys.service", HOST_KEYS_UNIT, 0o644, "machine")?;
+        let wants = "/etc/systemd/system/ssh.service.wants/ssh-host-keys.service";
+        additions.link("/etc/systemd/system/ssh-host-keys.service", wants, "machine")?;
+    }
     if additions.root.exists(b"etc/apt")? {
         additions.text("/etc/apt/sources.list.d/debian.sources", &sources(recipe), 0o644, "distribution")?;
     }
@@ -54,6 +60,16 @@ pub(crate) fn configure(recipe: &Recipe, boot: &Boot, additions: &mut Additions<
     }
     Ok(())
 }
+
+const HOST_KEYS_UNIT: &str = "[Unit]\n\
+    Description=Make the SSH host keys of this machine\n\
+    ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key\n\
+    Before=ssh.service\n\
+    \n\
+    [Service]\n\
+    Type=oneshot\n\
+    RemainAfterExit=yes\n\
+    ExecStart=/usr/bin/ssh-keygen -A\n";
 
 const HOSTS: &str = "127.0.0.1\tlocalhost\n\
     ::1\t\tlocalhost ip6-localhost ip6-loopback\n\

@@ -92,6 +92,8 @@ pub fn check(
     stages: &Stages<'_>,
 ) -> Result<Vec<Checked>, Error> {
     let manifest = Manifest::read(folder)?;
+    // QEMU runs in a folder of its own.
+    let folder = &std::path::absolute(folder).map_err(Error::io(folder, "cannot be found"))?;
     let wanted: Vec<&String> = manifest.firmware.iter().filter(|firmware| choice.takes(firmware)).collect();
     if wanted.is_empty() {
         let reason = format!("this image boots by {} only: choose another --firmware", manifest.firmware.join(" and "));

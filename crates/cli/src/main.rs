@@ -30,7 +30,12 @@ fn main() -> ExitCode {
         Err(error) => {
             let mistake = error.downcast_ref::<bake::Error>().is_some_and(bake::Error::is_mistake)
                 || error.is::<sandbox::EnterError>();
-            let text = format!("{error:#}");
+            // Most messages quote their cause already.
+            let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+                "" => cause,
+                _ if text.contains(&cause) => text,
+                _ => format!("{text}: {cause}"),
+            });
             // A recipe's mistakes are a whole message already.
             let whole = matches!(
                 error.downcast_ref(),

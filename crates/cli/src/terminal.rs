@@ -71,7 +71,7 @@ impl Report for Terminal {
                     bar.set_style(style(&format!("{{spinner}} {{prefix}}: [{{bar:30}}] {counts} {{wide_msg}} {{elapsed}}")));
                     bar.set_length(total);
                 }
-                None => bar.set_style(style("{spinner} {prefix}: {pos} {wide_msg} {elapsed}")),
+                None => bar.set_style(style("{spinner} {prefix}: {wide_msg} {elapsed}")),
             }
             bar.set_position(done);
             bar.set_message(what.to_owned());
@@ -88,8 +88,11 @@ impl Report for Terminal {
             Unit::Bytes => bytes(count),
             Unit::Things => count.to_string(),
         };
-        let of = total.map(|total| format!(" of {}", amount(total))).unwrap_or_default();
-        self.print(&format!("{stage}: {}{of} {what}", amount(done)));
+        self.print(&match (total, done) {
+            (Some(total), _) => format!("{stage}: {} of {} {what}", amount(done), amount(total)),
+            (None, 0) => format!("{stage}: {what}"),
+            (None, _) => format!("{stage}: {} {what}", amount(done)),
+        });
     }
 
     fn line(&self, text: &str) {

@@ -83,6 +83,7 @@ impl Ledger {
         let package = &packages[index];
         let mut result = LaidPackage { list: Vec::new(), conffiles: Vec::new(), robbed: BTreeSet::new() };
         let mut own: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        let mut hashes: HashMap<Vec<u8>, String> = HashMap::new();
         for member in &staged.members {
             if member.path.is_empty() {
                 result.list.push(Vec::new());
@@ -115,15 +116,16 @@ impl Ledger {
                     (StagedKind::File { md5: Some(md5), .. }, Conffiles::InPlace) => md5.clone(),
                     _ => "newconffile".to_owned(),
                 };
-                result.conffiles.push((member.path.clone(), hash));
+                hashes.insert(member.path.clone(), hash);
             }
             let laid = Laid { package: package.name.clone(), mtime: attributes.mtime, file };
             self.laid.insert(physical(around.root, &place)?, laid);
         }
-        let former = package.former_conffiles.iter();
-        result
-            .conffiles
-            .extend(former.map(|path| (path.clone(), "newconffile remove-on-upgrade".to_owned())));
+        for (path, former) in &package.conffile_list {
+            let hash =
+                if *former { Some("newconffile remove-on-upgrade".to_owned()) } else { hashes.remove(path) };
+            result.conffiles.extend(hash.map(|hash| (path.clone(), hash)));
+        }
         self.lists.insert(index, result.list.clone());
         Ok(result)
     }

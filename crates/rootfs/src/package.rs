@@ -43,8 +43,8 @@ pub(crate) struct Package {
     replaces: Vec<(String, Option<(String, String)>)>,
     /// Relative paths.
     pub(crate) conffiles: BTreeSet<Vec<u8>>,
-    /// Relative paths of configuration files that the package no longer has.
-    pub(crate) former_conffiles: Vec<Vec<u8>>,
+    /// The same in the order of its list, with those that it no longer has: path, and whether it is such a one.
+    pub(crate) conffile_list: Vec<(Vec<u8>, bool)>,
     pub(crate) control: Control,
 }
 
@@ -72,11 +72,12 @@ impl Package {
         }
         let names = |name: &str| field(name).map(dependency_groups).unwrap_or_default();
         let conffiles = control.files.get("conffiles").map(|file| file.bytes.as_slice()).unwrap_or_default();
-        let lines = || conffiles.split(|byte| *byte == b'\n').map(|line| line.trim_ascii());
-        let present = lines().filter_map(|line| line.strip_prefix(b"/")).map(<[u8]>::to_vec).collect();
-        let former = lines()
-            .filter_map(|line| line.strip_prefix(b"remove-on-upgrade /"))
-            .map(<[u8]>::to_vec)
+        let lines = conffiles.split(|byte| *byte == b'\n').map(|line| line.trim_ascii());
+        let conffile_list: Vec<_> = lines
+            .filter_map(|line| match line.strip_prefix(b"remove-on-upgrade ") {
+                Some(former) => Some((former.strip_prefix(b"/")?.to_vec(), true)),
+                None => Some((line.strip_prefix(b"/")?.to_vec(), false)),
+            })
             .collect();
         Ok(Self {
             name: file.name.as_str().into(),
@@ -92,8 +93,12 @@ impl Package {
             pre_depends: names("Pre-Depends"),
             provides: names("Provides").into_iter().flatten().collect(),
             replaces: field("Replaces").map(relations).unwrap_or_default(),
-            conffiles: present,
-            former_conffiles: former,
+            conffiles: conffile_list
+                .iter()
+                .filter(|(_, former)| !former)
+                .map(|(path, _)| path.clone())
+                .collect(),
+            conffile_list,
             control,
         })
     }

@@ -43,7 +43,7 @@ const TIME: i64 = 4_000_000_000;
 const EXPLAINED: [(&str, &str); 34] = [
     ("boot/efi", "mount point of the EFI system partition"),
     ("boot/grub", "mmdebstrap installs no boot loader"),
-    ("boot/initrd.img-", "other compression, other time"),
+    ("boot/initrd.img-", "its time is the kernel's"),
     ("dev", "mmdebstrap makes device nodes; udev makes them at boot"),
     ("etc/.pwd.lock", "left by account tools"),
     ("etc/.resolv.conf.systemd-resolved.bak", "the baking machine's resolv.conf"),

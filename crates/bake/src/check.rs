@@ -96,7 +96,10 @@ pub fn check(
     let folder = &std::path::absolute(folder).map_err(Error::io(folder, "cannot be found"))?;
     let wanted: Vec<&String> = manifest.firmware.iter().filter(|firmware| choice.takes(firmware)).collect();
     if wanted.is_empty() {
-        let reason = format!("this image boots by {} only: choose another --firmware", manifest.firmware.join(" and "));
+        let reason = format!(
+            "this image boots by {} only: choose another --firmware",
+            manifest.firmware.join(" and ")
+        );
         return Err(Error::NotBaked { path: folder.to_owned(), reason });
     }
     let programs = programs(place, stages)?;
@@ -109,7 +112,9 @@ pub fn check(
     let mut checked = Vec::new();
     for firmware in wanted {
         let name = format!("boot by {firmware}");
-        let results = stages.run(&name, |_| boot_and_check(folder, &manifest, firmware, accel, &programs, work.path(), stages))?;
+        let results = stages.run(&name, |_| {
+            boot_and_check(folder, &manifest, firmware, accel, &programs, work.path(), stages)
+        })?;
         checked.extend(results);
     }
     let path = folder.join("checks.json");
@@ -128,7 +133,11 @@ fn boot_and_check(
     stages: &Stages<'_>,
 ) -> Result<Vec<Checked>, Error> {
     let profile = Profile::load(&format!("{}-{firmware}", manifest.arch), None)?;
-    let disks = manifest.volumes.iter().map(|volume| Disk::volume(&volume.device, folder.join(&volume.raw))).collect();
+    let disks = manifest
+        .volumes
+        .iter()
+        .map(|volume| Disk::volume(&volume.device, folder.join(&volume.raw)))
+        .collect();
     let mut spec = MachineSpec::new(profile, accel, &manifest.name, disks);
     if let Some(user) = &manifest.default_user {
         spec.user.clone_from(user);

@@ -132,7 +132,12 @@ impl Error {
             | Self::Solve { .. }
             | Self::NotBaked { .. } => true,
             Self::FileSystem { source, .. } => {
-                matches!(source, ext4::Error::NoSpace { .. } | ext4::Error::TooManyInodes { .. } | ext4::Error::Size { .. })
+                matches!(
+                    source,
+                    ext4::Error::NoSpace { .. }
+                        | ext4::Error::TooManyInodes { .. }
+                        | ext4::Error::Size { .. }
+                )
             }
             Self::Disk(error) => matches!(error, disk::Error::TooSmall { .. }),
             Self::Root(error) => matches!(error, rootfs::Error::Recipe { .. }),

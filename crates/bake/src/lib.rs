@@ -224,7 +224,13 @@ fn write_raw(map: &BlockMap, out: &Path, name: &str, stages: &Stages<'_>) -> Res
     Ok(stats.written)
 }
 
-fn manifest_of(recipe: &Recipe, lock: &Lock, volume: &recipe::Volume, raw: String, data_bytes: u64) -> Manifest {
+fn manifest_of(
+    recipe: &Recipe,
+    lock: &Lock,
+    volume: &recipe::Volume,
+    raw: String,
+    data_bytes: u64,
+) -> Manifest {
     let firmware: &[&str] = match (recipe.arch, recipe.image.boot_mode) {
         (Arch::Aarch64, _) | (_, BootMode::Uefi) => &["uefi"],
         (_, BootMode::LegacyBios) => &["bios"],

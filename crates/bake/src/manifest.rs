@@ -76,7 +76,9 @@ pub enum ManifestCheck {
 impl From<&recipe::Check> for ManifestCheck {
     fn from(check: &recipe::Check) -> Self {
         match check.clone() {
-            recipe::Check::Http { port, path, status, contains } => Self::Http { port, path, status, contains },
+            recipe::Check::Http { port, path, status, contains } => {
+                Self::Http { port, path, status, contains }
+            }
             recipe::Check::Login { user, contains } => Self::Login { user, contains },
             recipe::Check::Ssh { user, run, contains } => Self::Ssh { user, run, contains },
             recipe::Check::Mount { path, device } => Self::Mount { path, device: device.to_string() },
@@ -88,7 +90,9 @@ impl From<&recipe::Check> for ManifestCheck {
 impl From<&ManifestCheck> for machine::Check {
     fn from(check: &ManifestCheck) -> Self {
         match check.clone() {
-            ManifestCheck::Http { port, path, status, contains } => Self::Http { port, path, status, contains },
+            ManifestCheck::Http { port, path, status, contains } => {
+                Self::Http { port, path, status, contains }
+            }
             ManifestCheck::Login { user, contains } => Self::Login { user, contains },
             ManifestCheck::Ssh { user, run, contains } => Self::Ssh { user, run, contains },
             ManifestCheck::Mount { path, device } => Self::Mount { path, device },

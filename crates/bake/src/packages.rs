@@ -113,7 +113,12 @@ pub(crate) struct Resolved {
 }
 
 /// The lock for a recipe: the one beside it when it fits, else one that is written now.
-pub(crate) fn resolve(source: &Source, path: &Path, mode: LockMode, context: &Context<'_>) -> Result<Resolved, Error> {
+pub(crate) fn resolve(
+    source: &Source,
+    path: &Path,
+    mode: LockMode,
+    context: &Context<'_>,
+) -> Result<Resolved, Error> {
     let recipes: Vec<Recipe> =
         source.architectures().iter().map(|arch| source.for_arch(*arch)).collect::<Result<_, _>>()?;
     let Some(first) = recipes.first() else {
@@ -127,9 +132,12 @@ pub(crate) fn resolve(source: &Source, path: &Path, mode: LockMode, context: &Co
         Some(lock) => {
             check_writers(lock, path, mode)?;
             let unfit = recipes.iter().find(|recipe| {
-                lock.for_arch(recipe.arch).is_none_or(|locked| locked.request != recipe::request_digest(recipe))
+                lock.for_arch(recipe.arch)
+                    .is_none_or(|locked| locked.request != recipe::request_digest(recipe))
             });
-            unfit.map(|recipe| format!("the recipe asks for other packages than the lock holds ({})", recipe.arch))
+            unfit.map(|recipe| {
+                format!("the recipe asks for other packages than the lock holds ({})", recipe.arch)
+            })
         }
     };
     match (&misfit, mode, &old) {
@@ -175,7 +183,10 @@ fn write_anew(
     let mut sources: Vec<LockedSource> = Vec::new();
     let mut archs = BTreeMap::new();
     for recipe in recipes {
-        context.report.line(&format!("reading the package indexes of {} for {}", recipe.distribution.suite, recipe.arch));
+        context.report.line(&format!(
+            "reading the package indexes of {} for {}",
+            recipe.distribution.suite, recipe.arch
+        ));
         let suite = &recipe.distribution.suite;
         let (mut universe, infos) = context.universe(mirrors, suite, Some(recipe), recipe.arch.debian())?;
         let pinned = match pins.and_then(|lock| lock.for_arch(recipe.arch).map(|locked| (lock, locked))) {
@@ -215,7 +226,8 @@ fn pin(
     let mut pinned = Vec::new();
     let mut gone = Vec::new();
     for package in &locked.packages {
-        let there = universe.versions_of(&package.name).iter().any(|id| universe.version(*id) == package.version);
+        let there =
+            universe.versions_of(&package.name).iter().any(|id| universe.version(*id) == package.version);
         if !there {
             gone.push(file_request(lock, package));
         }
@@ -225,14 +237,19 @@ fn pin(
     }
     let fetched = context.fetch(&gone, mirrors, None)?;
     for (file, path) in gone.iter().zip(&fetched.paths) {
-        let control = debian::deb::open(path).and_then(|mut deb| deb.control()).map_err(rootfs::Error::from)?;
+        let control =
+            debian::deb::open(path).and_then(|mut deb| deb.control()).map_err(rootfs::Error::from)?;
         let fields: &Paragraph = &control.fields;
         universe.add(fields, file).map_err(debian::repository::RepositoryError::from)?;
     }
     Ok(pinned)
 }
 
-fn solve_recipe(universe: &Universe, recipe: &Recipe, pinned: Vec<(String, Version)>) -> Result<Solution, Error> {
+fn solve_recipe(
+    universe: &Universe,
+    recipe: &Recipe,
+    pinned: Vec<(String, Version)>,
+) -> Result<Solution, Error> {
     let mut install: Vec<(String, Option<Version>)> = Vec::new();
     for package in &recipe.packages {
         let version = package.version.as_deref().map(Version::parse).transpose().map_err(|error| {
@@ -252,7 +269,9 @@ fn solve_recipe(universe: &Universe, recipe: &Recipe, pinned: Vec<(String, Versi
 /// Points at the recipe's own line when the mistake is a package that it names.
 fn explain(recipe: &Recipe, problem: SolveError) -> Error {
     let named = match &problem {
-        SolveError::Unknown { name, .. } | SolveError::Virtual { name, .. } | SolveError::NoVersion { name, .. } => name,
+        SolveError::Unknown { name, .. }
+        | SolveError::Virtual { name, .. }
+        | SolveError::NoVersion { name, .. } => name,
         _ => return Error::Solve { problem: Box::new(problem) },
     };
     let Some(package) = recipe.packages.iter().find(|package| package.name == *named) else {
@@ -344,7 +363,9 @@ fn changes(old: &Lock, new: &Lock) -> Vec<String> {
         let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         for name in names {
             match (before.get(name), after.get(name)) {
-                (Some(old), Some(new)) if old != new => lines.push(format!("  {arch}: {name} {old} -> {new}")),
+                (Some(old), Some(new)) if old != new => {
+                    lines.push(format!("  {arch}: {name} {old} -> {new}"))
+                }
                 (Some(old), None) => lines.push(format!("  {arch}: {name} {old} goes")),
                 (None, Some(new)) => lines.push(format!("  {arch}: {name} {new} comes")),
                 _ => {}
@@ -361,7 +382,8 @@ pub(crate) fn package_files(
     context: &Context<'_>,
 ) -> Result<(Vec<PackageFile>, u64), Error> {
     let locked = resolved.lock.for_arch(arch).map_or(&[][..], |locked| &locked.packages);
-    let requests: Vec<FileRequest> = locked.iter().map(|package| file_request(&resolved.lock, package)).collect();
+    let requests: Vec<FileRequest> =
+        locked.iter().map(|package| file_request(&resolved.lock, package)).collect();
     let downloaded = context.fetch(&requests, &resolved.mirrors, None)?;
     let files = locked.iter().zip(downloaded.paths).map(|(package, path)| PackageFile {
         name: package.name.clone(),
@@ -396,7 +418,8 @@ impl Provider for ToolPackages<'_> {
         let (universe, _) = context.universe(&mirrors, tools::SUITE, None, architecture)?;
         let install = packages.iter().map(|name| ((*name).to_owned(), None)).collect();
         let solution = solve(&universe, &Request { install, ..Request::default() })?;
-        let requests: Vec<FileRequest> = solution.packages.iter().map(|chosen| chosen.package.request()).collect();
+        let requests: Vec<FileRequest> =
+            solution.packages.iter().map(|chosen| chosen.package.request()).collect();
         let downloaded = context.fetch(&requests, &mirrors, Some(&universe))?;
         let fetched = requests.into_iter().zip(downloaded.paths).map(|(request, path)| Fetched {
             package: tools::Package { name: request.name, version: request.version },

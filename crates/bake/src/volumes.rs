@@ -44,7 +44,11 @@ pub(crate) struct RootParts<'a> {
 }
 
 /// The root volume: GPT with BIOS boot partition (x86_64), EFI system partition and root file system.
-pub(crate) fn root_volume(recipe: &Recipe, volume: &Volume, parts: &RootParts<'_>) -> Result<BlockMap, Error> {
+pub(crate) fn root_volume(
+    recipe: &Recipe,
+    volume: &Volume,
+    parts: &RootParts<'_>,
+) -> Result<BlockMap, Error> {
     let ids = VolumeIds::of(recipe, volume);
     let (root_kind, bios) = match recipe.arch {
         Arch::X86_64 => (PartitionKind::LinuxRootX86_64, true),
@@ -56,7 +60,14 @@ pub(crate) fn root_volume(recipe: &Recipe, volume: &Volume, parts: &RootParts<'_
     };
     if bios {
         let empty = BlockMap::empty(0);
-        add(BIOS_BOOT_NUMBER, PartitionKind::BiosBoot, "bios", ids.bios_partition, Some(BIOS_BOOT_SIZE), empty);
+        add(
+            BIOS_BOOT_NUMBER,
+            PartitionKind::BiosBoot,
+            "bios",
+            ids.bios_partition,
+            Some(BIOS_BOOT_SIZE),
+            empty,
+        );
     }
     let options = disk::fat::FatOptions {
         size: EFI_SYSTEM_SIZE,
@@ -101,8 +112,7 @@ fn file_system(
         last_mounted: mount.to_owned(),
         ..ext4::Options::new(size, uuid)
     };
-    ext4::write(tree, &options, &ext4::SimplePlacement)
-        .map_err(|source| explain(volume, size, source))
+    ext4::write(tree, &options, &ext4::SimplePlacement).map_err(|source| explain(volume, size, source))
 }
 
 /// A volume that is too small is a mistake at its place in the recipe.
@@ -113,6 +123,9 @@ fn explain(volume: &Volume, room: u64, source: ext4::Error) -> Error {
     let size = (volume.size - room + needed).div_ceil(MIB);
     let message = format!("{} is too small for its content", volume.device);
     let label = format!("{} MiB, but {size} MiB are needed", volume.size / MIB);
-    let help = format!("give it at least `size: {}GiB`, better more: the machine needs room to live in", size.div_ceil(1024));
+    let help = format!(
+        "give it at least `size: {}GiB`, better more: the machine needs room to live in",
+        size.div_ceil(1024)
+    );
     Error::Recipe(volume.size_span.error(message, label).help(help).into())
 }

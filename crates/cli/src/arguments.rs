@@ -146,6 +146,7 @@ impl From<ToolSet> for tools::Set {
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`: write --set name=value"))?;
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`: write --set name=value"))?;
     Ok((key.to_owned(), value.to_owned()))
 }

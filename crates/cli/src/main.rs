@@ -31,16 +31,16 @@ fn main() -> ExitCode {
             let mistake = error.downcast_ref::<bake::Error>().is_some_and(bake::Error::is_mistake)
                 || error.is::<sandbox::EnterError>();
             // Most messages quote their cause already.
-            let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
-                "" => cause,
-                _ if text.contains(&cause) => text,
-                _ => format!("{text}: {cause}"),
+            let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+                match text.as_str() {
+                    "" => cause,
+                    _ if text.contains(&cause) => text,
+                    _ => format!("{text}: {cause}"),
+                }
             });
             // A recipe's mistakes are a whole message already.
-            let whole = matches!(
-                error.downcast_ref(),
-                Some(bake::Error::Recipe(_) | bake::Error::Unsupported(_))
-            );
+            let whole =
+                matches!(error.downcast_ref(), Some(bake::Error::Recipe(_) | bake::Error::Unsupported(_)));
             eprintln!("{}{}", if whole { "" } else { "error: " }, text.trim_end());
             ExitCode::from(if mistake { MISTAKE } else { FAILED })
         }
@@ -197,6 +197,7 @@ fn mirror() -> Option<String> {
 
 /// The time, for validity dates of repositories only.
 fn now() -> Result<i64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is set before 1970: set it right")?;
+    let since =
+        SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is set before 1970: set it right")?;
     Ok(i64::try_from(since.as_secs())?)
 }

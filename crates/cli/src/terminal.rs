@@ -68,7 +68,9 @@ impl Report for Terminal {
                         Unit::Bytes => "{bytes}/{total_bytes}",
                         Unit::Things => "{pos}/{len}",
                     };
-                    bar.set_style(style(&format!("{{spinner}} {{prefix}}: [{{bar:30}}] {counts} {{wide_msg}} {{elapsed}}")));
+                    bar.set_style(style(&format!(
+                        "{{spinner}} {{prefix}}: [{{bar:30}}] {counts} {{wide_msg}} {{elapsed}}"
+                    )));
                     bar.set_length(total);
                 }
                 None => bar.set_style(style("{spinner} {prefix}: {wide_msg} {elapsed}")),

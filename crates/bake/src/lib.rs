@@ -28,7 +28,7 @@ pub use packages::{LockMode, ToolPackages, WRITERS};
 pub use report::{Outcome, Report, Stage, Stages, Unit};
 
 use check::TempFolder;
-use packages::{Context, Resolved};
+use packages::Context;
 use volumes::{RootParts, VolumeIds};
 
 /// What to bake, and how.
@@ -79,9 +79,19 @@ pub fn host_arch() -> Option<Arch> {
     std::env::consts::ARCH.parse().ok()
 }
 
-/// Bakes a recipe for one architecture. A check that does not hold is in the result; everything else that goes wrong
-/// is an error, and then the folder of outputs is as it was before.
-pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
+/// What a bake begins with: the recipe for one architecture, its lock, and the packages' verified files.
+#[derive(Clone, Debug)]
+pub struct Ingredients {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The lock, as it is in its file now.
+    pub lock: Lock,
+    /// The lock's packages for the recipe's architecture, in its order.
+    pub files: Vec<rootfs::PackageFile>,
+}
+
+/// Reads the recipe, finds or writes its lock and fetches the packages: the first stages of [`bake`].
+pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Error> {
     let report = stages.report();
     let (source, recipe) = stages.run("recipe", |_| {
         let source = recipe::load(&request.recipe, &recipe::LoadOptions { set: request.set.clone() })?;
@@ -94,7 +104,6 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         supported(&recipe)?;
         Ok::<_, Error>((source, recipe))
     })?;
-    let out = request.out.clone().unwrap_or_else(|| default_out(&recipe));
     let lock_path = request.lock.clone().unwrap_or_else(|| source.lock_path());
     let context =
         Context { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref(), report };
@@ -109,16 +118,24 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         outcome.cached = fetched == 0;
         Ok::<_, Error>(files)
     })?;
+    Ok(Ingredients { recipe, lock: resolved.lock, files })
+}
+
+/// Bakes a recipe for one architecture. A check that does not hold is in the result; everything else that goes wrong
+/// is an error, and then the folder of outputs is as it was before.
+pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
+    let Ingredients { recipe, lock, files } = fetch(request, stages)?;
+    let out = request.out.clone().unwrap_or_else(|| default_out(&recipe));
 
     let work = TempFolder::new(&request.cache, "bake")?;
-    let built = build_root(&recipe, &files, &resolved, work.path(), stages)?;
+    let built = build_root(&recipe, &files, &lock, work.path(), stages)?;
     let volume = recipe.root_volume().ok_or_else(|| no_root(&recipe))?;
     let map = stages.run("disk", |outcome| {
         let bios = built.bios.as_ref().map(|images| disk::BiosBoot {
             boot_img: images.boot_img.clone(),
             core_img: images.core_img.clone(),
         });
-        let parts = RootParts { tree: &built.tree, esp: &built.esp, bios, time: resolved.lock.time };
+        let parts = RootParts { tree: &built.tree, esp: &built.esp, bios, time: lock.time };
         let map = volumes::root_volume(&recipe, volume, &parts)?;
         outcome.bytes = Some(map.data_bytes());
         Ok::<_, Error>(map)
@@ -127,7 +144,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         let raw = format!("{}.raw", volume.device.file_stem());
         let written = write_raw(&map, &out, &raw, stages)?;
         outcome.bytes = Some(written);
-        let manifest = manifest_of(&recipe, &resolved.lock, volume, raw, written);
+        let manifest = manifest_of(&recipe, &lock, volume, raw, written);
         let path = out.join(MANIFEST);
         fs::write(&path, manifest.to_text()).map_err(Error::io(path, "cannot be written"))?;
         Ok::<_, Error>(manifest)
@@ -190,7 +207,7 @@ fn no_root(recipe: &Recipe) -> Error {
 fn build_root(
     recipe: &Recipe,
     files: &[rootfs::PackageFile],
-    resolved: &Resolved,
+    lock: &Lock,
     work: &Path,
     stages: &Stages<'_>,
 ) -> Result<rootfs::Built, Error> {
@@ -201,7 +218,7 @@ fn build_root(
         let built = rootfs::build(&rootfs::Request {
             recipe,
             packages: files,
-            time: resolved.lock.time,
+            time: lock.time,
             work,
             boot: rootfs::Boot { root_uuid: ids.file_system, esp_id: ids.esp_volume, mounts: Vec::new() },
             progress: &progress,

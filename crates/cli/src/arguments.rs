@@ -97,7 +97,7 @@ pub(crate) struct ValidateArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ToolsArguments {
-    /// Only this set
+    /// Only this set [default: boot and check]
     #[arg(long, value_enum)]
     pub(crate) set: Option<ToolSet>,
     /// Print nothing but the folders of programs, as a PATH
@@ -134,6 +134,8 @@ pub(crate) enum ToolSet {
     Boot,
     /// The independent checkers of the tests
     Check,
+    /// Others who make images, for comparisons; fetched on demand only
+    Peer,
 }
 
 impl From<ToolSet> for tools::Set {
@@ -141,6 +143,7 @@ impl From<ToolSet> for tools::Set {
         match set {
             ToolSet::Boot => Self::Boot,
             ToolSet::Check => Self::Check,
+            ToolSet::Peer => Self::Peer,
         }
     }
 }

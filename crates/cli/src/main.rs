@@ -145,7 +145,7 @@ fn tools(arguments: &ToolsArguments) -> Result<u8> {
     let provider = bake::ToolPackages { cache: &cache, now, mirror: mirror.as_deref(), report: &terminal };
     let sets = match arguments.set {
         Some(set) => vec![set.into()],
-        None => Set::ALL.to_vec(),
+        None => Set::USUAL.to_vec(),
     };
     let mut paths = Vec::new();
     for set in sets {

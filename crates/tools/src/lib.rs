@@ -158,6 +158,11 @@ impl Tools {
         &self.packages
     }
 
+    /// The packages' files: a root file system in which none of their scripts ever ran.
+    pub fn root(&self) -> PathBuf {
+        self.tree.join("root")
+    }
+
     /// A program of the set, run as it is.
     pub fn program(&self, name: &str) -> Result<PathBuf, Error> {
         self.existing(self.bin().join(name), name)
@@ -165,7 +170,7 @@ impl Tools {
 
     /// A file of the tree by its path from the tree's root, such as `usr/share/OVMF/OVMF_CODE_4M.fd`.
     pub fn file(&self, path: &str) -> Result<PathBuf, Error> {
-        self.existing(self.tree.join("root").join(path), path)
+        self.existing(self.root().join(path), path)
     }
 
     fn existing(&self, path: PathBuf, name: &str) -> Result<PathBuf, Error> {
@@ -187,6 +192,10 @@ fn key(set: Set) -> String {
     for name in set.packages().iter().chain(set.programs()) {
         hasher.field(name.as_bytes());
     }
+    for (name, text) in set.files() {
+        hasher.field(name.as_bytes());
+        hasher.field(text.as_bytes());
+    }
     hasher.finish().to_hex()[..12].to_owned()
 }
 
@@ -194,6 +203,10 @@ fn build(partial: &Path, set: Set, fetched: &[Fetched]) -> Result<(), Error> {
     let root = partial.join("root");
     fs::create_dir_all(&root).map_err(Error::io(&root))?;
     unpack::unpack_all(&root, fetched)?;
+    for (name, text) in set.files() {
+        let path = root.join(name);
+        fs::write(&path, text).map_err(Error::io(&path))?;
+    }
     let bin = partial.join("bin");
     fs::create_dir_all(&bin).map_err(Error::io(&bin))?;
     for name in set.programs() {

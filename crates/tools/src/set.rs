@@ -5,17 +5,21 @@ pub enum Set {
     Boot,
     /// The independent checkers that tests hold every image against.
     Check,
+    /// Others who make images, for comparisons. Its root has all that a shell needs, and programs run in there, not
+    /// by starters.
+    Peer,
 }
 
 impl Set {
-    /// Every set.
-    pub const ALL: [Self; 2] = [Self::Boot, Self::Check];
+    /// What bakes and most tests need.
+    pub const USUAL: [Self; 2] = [Self::Boot, Self::Check];
 
     /// The set's name in the cache and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Boot => "boot",
             Self::Check => "check",
+            Self::Peer => "peer",
         }
     }
 
@@ -24,6 +28,34 @@ impl Set {
         match self {
             Self::Boot => &["qemu-system-x86", "qemu-utils", "ovmf", "openssh-client", "socat"],
             Self::Check => &["e2fsprogs", "dosfstools", "gdisk", "mtools", "qemu-utils", "gpgv"],
+            Self::Peer => &[
+                "mmdebstrap",
+                "apt",
+                "dosfstools",
+                "e2fsprogs",
+                "gdisk",
+                "mount",
+                "mtools",
+                // What every Debian system has, and no package names among what it depends on.
+                "base-files",
+                "base-passwd",
+                "bash",
+                "coreutils",
+                "dash",
+                "debianutils",
+                "diffutils",
+                "dpkg",
+                "findutils",
+                "grep",
+                "gzip",
+                "hostname",
+                "libc-bin",
+                "sed",
+                "tar",
+                "util-linux",
+                "xz-utils",
+                "zstd",
+            ],
         }
     }
 
@@ -43,6 +75,19 @@ impl Set {
                 "mdir",
                 "qemu-img",
                 "gpgv",
+            ],
+            Self::Peer => &[],
+        }
+    }
+
+    /// Files that the tree has besides those of its packages: path and text.
+    pub(crate) fn files(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Boot | Self::Check => &[],
+            // base-passwd makes these when it is configured, which nobody does here.
+            Self::Peer => &[
+                ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n_apt:x:42:65534::/nonexistent:/bin/false\n"),
+                ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
             ],
         }
     }

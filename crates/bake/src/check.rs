@@ -142,30 +142,15 @@ fn boot_and_check(
     if let Some(user) = &manifest.default_user {
         spec.user.clone_from(user);
     }
+    let has = |name: &str| manifest.packages.iter().any(|package| package.name == name);
+    spec.logs_in = manifest.default_user.is_some() && has("openssh-server") && has("cloud-init");
     spec.console = Some(folder.join(format!("console-{firmware}.log")));
     let work = work.join(firmware);
     fs::create_dir_all(&work).map_err(Error::io(&work, "cannot be made"))?;
     let checks: Vec<machine::Check> = manifest.checks.iter().map(machine::Check::from).collect();
-    let failed = |source| Error::Boot { firmware: firmware.to_owned(), source };
     let mut log = |line: &str| stages.report().line(&format!("{firmware}: {line}"));
-    let mut machine = match machine::boot(&spec, programs, &work, &mut log) {
-        Ok(machine) => machine,
-        // A machine that does not come up is what a check is there to find.
-        Err(error @ machine::BootError::NotUp { .. }) => {
-            let detail = error.to_string();
-            log(&detail);
-            return Ok(vec![Checked {
-                name: "boot".into(),
-                firmware: firmware.into(),
-                ok: false,
-                seconds: 0.0,
-                detail,
-            }]);
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    let results = machine::run_checks(&mut machine, &checks, &mut log);
-    drop(machine);
+    let results = machine::boot_and_check(&spec, programs, &work, &checks, &mut log)
+        .map_err(|source| Error::Boot { firmware: firmware.to_owned(), source })?;
     Ok(results
         .into_iter()
         .map(|result| Checked {

@@ -151,7 +151,8 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     })?;
     drop(map);
     drop(built);
-    drop(work);
+    // Twenty thousand files take a while to go; the machines need not wait for that.
+    let tidy = std::thread::spawn(move || drop(work));
 
     let checks = match request.check {
         Some(choice) => {
@@ -160,6 +161,8 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         }
         None => Vec::new(),
     };
+    // It cannot fail: what stays behind is in the cache, where it does no harm.
+    let _ = tidy.join();
     Ok(Baked { manifest, out, checks })
 }
 

@@ -357,7 +357,13 @@ impl Machine {
                 std::thread::sleep(Duration::from_secs(2));
                 return Err(self.not_up(from, format!("the console says `{line}`")));
             }
-            match self.try_login()? {
+            if !self.spec.logs_in && console::stage(&console) == Stage::Services {
+                let up = from.elapsed();
+                log(&format!("the machine is up after {:.0} s", up.as_secs_f64()));
+                return Ok(up);
+            }
+            let login = if self.spec.logs_in { self.try_login()? } else { Login::NoAnswer };
+            match login {
                 Login::NoAnswer => {}
                 Login::In { boot_id } if boot_id == self.boot_id => {}
                 Login::In { boot_id } => {
@@ -374,15 +380,21 @@ impl Machine {
                 }
             }
             if from.elapsed() > limit || refused_since.is_some_and(|since| since.elapsed() > REFUSAL_LIMIT) {
-                let wanted =
-                    format!("{} cannot log in after {} s{refused}", self.spec.user, from.elapsed().as_secs());
+                let seconds = from.elapsed().as_secs();
+                let wanted = match self.spec.logs_in {
+                    true => format!("{} cannot log in after {seconds} s{refused}", self.spec.user),
+                    false => format!("the console asks for no login after {seconds} s"),
+                };
                 return Err(self.not_up(from, wanted));
             }
             if said.elapsed() > PROGRESS {
                 said = Instant::now();
+                let wanted = match self.spec.logs_in {
+                    true => format!("{} to log in", self.spec.user),
+                    false => "the console to ask for a login".to_owned(),
+                };
                 log(&format!(
-                    "waiting for {} to log in, {:.0} s so far; the machine has come to {}",
-                    self.spec.user,
+                    "waiting for {wanted}, {:.0} s so far; the machine has come to {}",
                     from.elapsed().as_secs_f64(),
                     console::stage(&console)
                 ));

@@ -54,6 +54,9 @@ pub struct MachineSpec {
     pub disks: Vec<Disk>,
     /// Who logs in with the key from the metadata service.
     pub user: String,
+    /// Whether `user` can log in with that key: the image has an ssh server and something that fetches the key. A
+    /// machine without is up when its console asks for a login, and what needs a login is not checked by itself.
+    pub logs_in: bool,
     /// Such as `local`.
     pub region: String,
     /// Twelve digits.
@@ -68,6 +71,8 @@ pub struct MachineSpec {
     pub vars: Option<PathBuf>,
     /// Time until the machine must be up; the profile's if not given.
     pub boot_limit: Option<Duration>,
+    /// How long a check that does not hold is tried again; if not given, as long as a machine of this kind may need.
+    pub check_limit: Option<Duration>,
 }
 
 impl MachineSpec {
@@ -80,6 +85,7 @@ impl MachineSpec {
             launch: 1,
             disks,
             user: "ec2-user".into(),
+            logs_in: true,
             region: "local".into(),
             account: "000000000000".into(),
             ami_id: None,
@@ -87,6 +93,7 @@ impl MachineSpec {
             console: None,
             vars: None,
             boot_limit: None,
+            check_limit: None,
         }
     }
 

@@ -125,7 +125,7 @@ pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Erro
 /// is an error, and then the folder of outputs is as it was before.
 pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let Ingredients { recipe, lock, files } = fetch(request, stages)?;
-    let out = request.out.clone().unwrap_or_else(|| default_out(&recipe));
+    let out = OutFolder::open(request.out.clone().unwrap_or_else(|| default_out(&recipe)))?;
 
     let work = TempFolder::new(&request.cache, "bake")?;
     let built = build_root(&recipe, &files, &lock, work.path(), stages)?;
@@ -142,11 +142,10 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     })?;
     let manifest = stages.run("write", |outcome| {
         let raw = format!("{}.raw", volume.device.file_stem());
-        let written = write_raw(&map, &out, &raw, stages)?;
+        let written = write_raw(&map, &out.path, &raw, stages)?;
         outcome.bytes = Some(written);
         let manifest = manifest_of(&recipe, &lock, volume, raw, written);
-        let path = out.join(MANIFEST);
-        fs::write(&path, manifest.to_text()).map_err(Error::io(path, "cannot be written"))?;
+        out.write(MANIFEST, &manifest.to_text())?;
         Ok::<_, Error>(manifest)
     })?;
     drop(map);
@@ -157,13 +156,13 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let checks = match request.check {
         Some(choice) => {
             let place = Place { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref() };
-            check::check(&out, choice, &place, stages)?
+            check::check(&out.path, choice, &place, stages)?
         }
         None => Vec::new(),
     };
     // It cannot fail: what stays behind is in the cache, where it does no harm.
     let _ = tidy.join();
-    Ok(Baked { manifest, out, checks })
+    Ok(Baked { manifest, out: out.path.clone(), checks })
 }
 
 /// Looks for mistakes in a recipe, for every architecture that it names, and bakes nothing. Warnings go to the report.
@@ -233,8 +232,39 @@ fn build_root(
     })
 }
 
+/// The folder of outputs. It is made before the long work, so that a bad place is told at once; what was made and
+/// stayed empty goes again.
+struct OutFolder {
+    path: PathBuf,
+}
+
+impl OutFolder {
+    fn open(path: PathBuf) -> Result<Self, Error> {
+        fs::create_dir_all(&path).map_err(Error::io(&path, "cannot be made a folder for the outputs"))?;
+        let folder = Self { path };
+        let probe = folder.path.join(format!(".bakehouse-{}", std::process::id()));
+        fs::write(&probe, []).map_err(Error::io(&folder.path, "outputs cannot be written here"))?;
+        fs::remove_file(&probe).map_err(Error::io(probe, "cannot be removed"))?;
+        Ok(folder)
+    }
+
+    /// A small file, there whole or not at all.
+    fn write(&self, name: &str, text: &str) -> Result<(), Error> {
+        let new = self.path.join(format!(".{name}.{}", std::process::id()));
+        fs::write(&new, text).map_err(Error::io(&new, "cannot be written"))?;
+        let path = self.path.join(name);
+        fs::rename(&new, &path).map_err(Error::io(path, "cannot be replaced"))
+    }
+}
+
+impl Drop for OutFolder {
+    fn drop(&mut self) {
+        // Only an empty folder can be removed this way.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
 fn write_raw(map: &BlockMap, out: &Path, name: &str, stages: &Stages<'_>) -> Result<u64, Error> {
-    fs::create_dir_all(out).map_err(Error::io(out, "cannot be made"))?;
     let done = std::sync::atomic::AtomicU64::new(0);
     let total = map.data_bytes();
     let stats = formats::write_raw(map, &out.join(name), &|bytes| {

@@ -1,15 +1,15 @@
 //! Real machines in a real QEMU.
 //!
 //! The programs come from the folders in BAKEHOUSE_TOOLS_PATH, then from PATH. Firmware lies beside them in
-//! `../root/usr/share` (the tools tree) or in `/usr/share`. The tests with a whole system want a bootable raw disk in
-//! BAKEHOUSE_TEST_DISK; without one they say that they are skipped.
+//! `../root/usr/share` (the tools tree) or in `/usr/share`. Whole systems are booted by the program's own suite, in
+//! `crates/cli/tests/machines`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machine::{
-    Accel, BootError, Check, Disk, DiskBus, FirmwareDirs, MachineSpec, Profile, Programs, Shutdown, Stage,
+    Accel, BootError, Disk, DiskBus, FirmwareDirs, MachineSpec, Profile, Programs, Shutdown, Stage,
     boot_sector,
 };
 
@@ -146,95 +146,4 @@ fn the_probe_finds_a_way_to_run_guests() {
     let spec = MachineSpec { accel, ..spec("x86_64-bios", &disk) };
     let machine = machine::start(&spec, &programs(), &folder.path().join("work"), &mut |_| {}).unwrap();
     wait_for(|| machine.console().contains("promised"));
-}
-
-#[test]
-fn a_whole_system_comes_up_is_checked_and_reaches_nothing() {
-    let Some(disk) = std::env::var_os("BAKEHOUSE_TEST_DISK") else {
-        say(
-            "SKIPPED: a_whole_system_comes_up_is_checked_and_reaches_nothing (BAKEHOUSE_TEST_DISK names no disk)",
-        );
-        return;
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data.raw");
-    std::fs::write(&data, vec![0; 16 << 20]).unwrap();
-    let profile = std::env::var("BAKEHOUSE_TEST_PROFILE").unwrap_or("x86_64-bios".into());
-    let mut spec = spec(&profile, Path::new(&disk));
-    let grown = std::fs::metadata(&disk).unwrap().len() + (4 << 30);
-    spec.disks[0].size = Some(grown);
-    spec.disks.push(Disk::volume("/dev/xvdf", &data));
-    spec.user_data = Some(b"#!/bin/sh\necho user data ran > /run/user-data\n".into());
-
-    // A server on every address of this host, which the guest must not find.
-    let host = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let host_port = host.local_addr().unwrap().port();
-
-    let mut machine =
-        machine::boot(&spec, &programs(), &folder.path().join("work"), &mut |line| say(line)).unwrap();
-    let limit = Duration::from_secs(120);
-    let checks = [
-        Check::Ssh {
-            user: "ec2-user".into(),
-            run: "cat /run/user-data".into(),
-            contains: Some("data ran".into()),
-        },
-        Check::Console { contains: "Linux version".into() },
-        Check::Login { user: "ec2-user".into(), contains: "Linux".into() },
-        Check::Ssh {
-            user: "ec2-user".into(),
-            run: "echo right; false".into(),
-            contains: Some("right".into()),
-        },
-        Check::Http { port: 1, path: "/".into(), status: 200, contains: None },
-        Check::Mount { path: "/proc/nowhere".into(), device: "/dev/xvda".into() },
-    ];
-    let results = machine::run_checks(&mut machine, &checks, &mut |line| say(line));
-    let verdicts = results.iter().map(|result| (result.name.as_str(), result.ok)).collect::<Vec<_>>();
-    assert_eq!(verdicts[..3], [("boot", true), ("cloud-init", true), ("system", true)], "{results:#?}");
-    assert_eq!(
-        verdicts[3..].iter().map(|(_, ok)| *ok).collect::<Vec<_>>(),
-        [true, true, true, false, false, false]
-    );
-
-    // The root file system has grown into the larger volume.
-    let size = machine.ssh("df --output=size --block-size=1 / | tail -n 1", limit).unwrap().stdout;
-    assert!(size.trim().parse::<u64>().unwrap() > 4 << 30, "{size}");
-
-    // Nothing but the metadata service answers: not the host under any of its addresses, nor its link-local ones.
-    let mut reached = |address: [u8; 4], port: u16| machine.guest_can_connect(address.into(), port).unwrap();
-    assert!(reached([169, 254, 169, 254], 80));
-    for (address, port) in [
-        ([169, 254, 169, 254], 443),
-        ([169, 254, 169, 254], host_port),
-        ([169, 254, 169, 253], 53),
-        ([169, 254, 170, 2], 80),
-        ([172, 31, 0, 1], host_port),
-        ([172, 31, 0, 2], 53),
-        ([127, 0, 0, 1], host_port),
-        ([192, 0, 2, 1], 80),
-    ] {
-        assert!(!reached(address, port), "{address:?} port {port}");
-    }
-    let own = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    // No packet is sent: this only asks which address of the host would be used.
-    if own.connect("192.0.2.1:9").is_ok()
-        && let std::net::IpAddr::V4(address) = own.local_addr().unwrap().ip()
-    {
-        assert!(!reached(address.octets(), host_port), "{address}");
-    }
-    // A name server's answer to a question over UDP would have a first byte.
-    let question = r#"timeout 10 bash -c '
-        exec 3<>/dev/udp/172.31.0.2/53
-        printf "\1\1\1\0\0\1\0\0\0\0\0\0\3deb\0\0\1\0\1" >&3
-        head -c 1 <&3 | wc -c'"#;
-    let answered = machine.ssh(question, limit).unwrap();
-    assert!(!answered.stdout.contains('1'), "{answered:?}");
-    host.set_nonblocking(true).unwrap();
-    assert_eq!(host.accept().map(|_| ()).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-
-    machine.write_file("/home/ec2-user/a file", b"kept", limit).unwrap();
-    machine.reboot(&mut |line| say(line)).unwrap();
-    assert_eq!(machine.read_file("/home/ec2-user/a file", limit).unwrap().stdout, "kept");
-    assert_eq!(machine.shutdown(limit), Shutdown::Clean);
 }

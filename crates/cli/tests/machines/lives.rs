@@ -1,0 +1,342 @@
+//! Whole lives of machines: first boot, use, upgrade, reboot, end.
+
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use block::GIB;
+use machine::{Check, CheckResult, Disk, Machine, MachineSpec, Profile, Shutdown};
+
+use crate::data_disk;
+use crate::house::{House, Image, ROOT, e2fsck, fsck_fat, partition, succeeds, within};
+use crate::tally::Tally;
+
+/// For whatever a machine does; a busy host under emulation is slow, and what hangs must end some time.
+const LIMIT: Duration = Duration::from_secs(1200);
+
+/// What an upgrade of the boot loader replaces.
+const LOADER: [&str; 10] = [
+    "shim-helpers-amd64-signed",
+    "shim-signed",
+    "shim-signed-common",
+    "grub-common",
+    "grub2-common",
+    "grub-pc-bin",
+    "grub-efi-amd64-bin",
+    "grub-efi-amd64-unsigned",
+    "grub-efi-amd64-signed",
+    "grub-cloud-amd64",
+];
+
+/// A machine that is up.
+struct Guest {
+    name: &'static str,
+    machine: Machine,
+    work: PathBuf,
+}
+
+impl Guest {
+    fn boot(house: &House, profile: &'static str, disks: Vec<Disk>) -> Self {
+        let loaded = Profile::load(profile, None).unwrap();
+        let work = house.folder(profile);
+        let mut spec = MachineSpec::new(loaded, house.accel(), profile, disks);
+        spec.boot_limit = Some(LIMIT);
+        // What is looked at is up when the system is; some checks fail on purpose and need not be tried for long.
+        spec.check_limit = Some(Duration::from_secs(2));
+        spec.user_data = Some(b"#!/bin/sh\necho user data ran > /run/user-data\n".into());
+        let machine = machine::boot(&spec, &house.programs(), &work, &mut |line| say(profile, line)).unwrap();
+        Self { name: profile, machine, work }
+    }
+
+    /// Runs a command, which must succeed, and gives what it prints.
+    fn run(&mut self, command: &str) -> String {
+        let output = self.machine.ssh(command, LIMIT).unwrap();
+        assert!(output.success(), "{command}\n{output:#?}");
+        output.stdout.trim_end().to_owned()
+    }
+
+    /// Runs a script as root, which must succeed, and says how long it took.
+    fn root(&mut self, script: &str) -> String {
+        let started = Instant::now();
+        let command = format!("sudo -n sh -euc '{}'", script.replace('\'', r"'\''"));
+        let printed = self.run(&command);
+        let first = script.trim().lines().next().unwrap_or_default();
+        say(self.name, &format!("`{first}` took {:.0} s", started.elapsed().as_secs_f64()));
+        printed
+    }
+
+    fn check(&mut self, checks: &[Check]) -> Vec<CheckResult> {
+        let name = self.name;
+        machine::run_checks(&mut self.machine, checks, &mut |line| say(name, line))
+    }
+
+    /// Everything that must hold of any machine, and its page.
+    fn is_well(&mut self) {
+        let results = self.check(&[page()]);
+        assert!(results.iter().all(|result| result.ok), "{results:#?}");
+        let names = results.iter().map(|result| result.name.as_str()).collect::<Vec<_>>();
+        assert_eq!(names[names.len() - 3..], ["cloud-init", "system", "http :80/"]);
+        let complaints = self.root(
+            "dmesg | grep -E 'EXT4-fs.*(error|warning)|I/O error|Call Trace' || true; systemctl --failed -q",
+        );
+        assert_eq!(complaints, "");
+    }
+
+    fn reboot(&mut self) {
+        let name = self.name;
+        self.machine.reboot(&mut |line| say(name, line)).unwrap();
+    }
+
+    /// Powers off; then no checker may find fault with any disk that the machine wrote to.
+    fn end(self) {
+        let Self { name, machine, work } = self;
+        let overlays: Vec<PathBuf> = machine
+            .spec()
+            .disks
+            .iter()
+            .map(|disk| machine.overlay(&disk.device).unwrap().to_owned())
+            .collect();
+        assert_eq!(machine.shutdown(LIMIT), Shutdown::Clean);
+        for (index, overlay) in overlays.iter().enumerate() {
+            let raw = work.join(format!("after{index}.raw"));
+            let (from, to) = (overlay.to_str().unwrap(), raw.to_str().unwrap());
+            succeeds("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", from, to]);
+            if index == 0 {
+                let said = succeeds("sgdisk", &["-v", to]);
+                assert!(said.contains("No problems found"), "{said}");
+                fsck_fat(&raw, &work.join("esp.img"));
+                e2fsck(&within(&raw, partition(&raw, ROOT).offset));
+            } else {
+                e2fsck(to);
+            }
+            std::fs::remove_file(&raw).unwrap();
+            say(name, &format!("nothing is wrong with {}", overlay.file_name().unwrap().display()));
+        }
+    }
+}
+
+/// Tells what a machine does, but not all the time that it is waited for.
+fn say(machine: &str, line: &str) {
+    if !line.starts_with("waiting for ") {
+        println!("      {machine}: {line}");
+    }
+}
+
+fn page() -> Check {
+    Check::Http {
+        port: 80,
+        path: "/".into(),
+        status: 200,
+        contains: Some("<h1>Hello from My Custom AMI!</h1>".into()),
+    }
+}
+
+/// A disk with the packages of an upgrade: the newer kernel, and the boot loader's own once more.
+fn packages_disk(house: &House, image: &Image, more: Vec<(String, Vec<u8>)>, raw: &Path) {
+    let kernels = house.kernels();
+    let mut files = more;
+    files.push((
+        format!("kernel/linux-image-{}.deb", kernels.newer),
+        std::fs::read(&kernels.newer_deb).unwrap(),
+    ));
+    let (lock, downloads) = (image.lock(), house.downloads());
+    let locked = &lock.for_arch(recipe::Arch::X86_64).unwrap().packages;
+    let mut loader = locked.iter().filter(|package| LOADER.contains(&package.name.as_str())).peekable();
+    assert!(loader.peek().is_some());
+    for package in loader {
+        files.push((format!("loader/{}.deb", package.name), data_disk::package(&downloads, package.sha256)));
+    }
+    data_disk::of_files(files, raw);
+}
+
+pub(crate) fn by_bios(house: &House, tally: &Tally) {
+    const CASES: [&str; 5] = [
+        "bios_the_first_boot_leaves_a_sound_system",
+        "bios_failing_checks_say_what_they_saw",
+        "bios_a_guest_reaches_nothing",
+        "bios_the_kernel_works_on_our_data_disk",
+        "bios_kernel_and_loader_are_upgraded",
+    ];
+    if !CASES.iter().any(|name| tally.wants(name)) {
+        return;
+    }
+    let up = tally.need("bios_a_larger_volume_comes_up", || {
+        let image = house.older();
+        let folder = house.folder("disks");
+        let (data, expected) = data_disk::write(&folder);
+        let packages = folder.join("packages.raw");
+        let more = vec![
+            ("expected.json".to_owned(), expected.into_bytes()),
+            ("exercise.py".to_owned(), data_disk::EXERCISE.into()),
+        ];
+        packages_disk(house, image, more, &packages);
+        let mut root = Disk::volume("/dev/xvda", image.disk());
+        root.size = Some(40 * GIB);
+        let disks = vec![root, Disk::volume("/dev/xvdf", data), Disk::volume("/dev/xvdg", packages)];
+        Guest::boot(house, "x86_64-bios", disks)
+    });
+    let Some(mut up) = up else { return };
+    tally.test(CASES[0], || first_boot(&mut up, &house.kernels().older));
+    tally.test(CASES[1], || failing_checks(&mut up));
+    tally.test(CASES[2], || reaches_nothing(&mut up));
+    tally.test(CASES[3], || data_disk_by_kernel(&mut up));
+    tally.test(CASES[4], || upgrade(&mut up, &house.kernels().newer));
+    tally.need("bios_the_end_leaves_sound_disks", || up.end());
+}
+
+fn first_boot(guest: &mut Guest, kernel: &str) {
+    guest.is_well();
+    assert_eq!(guest.run("uname -r"), kernel);
+    assert_eq!(guest.run("cat /run/user-data"), "user data ran");
+    let size: u64 = guest.run("df --output=size --block-size=1 / | tail -n 1").trim().parse().unwrap();
+    assert!(size > 38 * GIB, "{size}");
+    assert_eq!(guest.run("cat /etc/machine-id").len(), 32);
+    assert!(guest.run("ls /etc/ssh").contains("ssh_host_ed25519_key.pub"));
+
+    assert_eq!(guest.root("dpkg --verify"), "");
+    assert_eq!(guest.root("dpkg --audit"), "");
+    guest.root("apt-get check");
+    let upgrade = guest.root("apt-get -s upgrade");
+    assert!(upgrade.contains("0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded."), "{upgrade}");
+    let config = guest.root("grub-mkconfig 2>/dev/null | diff - /boot/grub/grub.cfg || true");
+    assert_eq!(config, "", "GRUB's configuration as the machine would write it, and as it was baked");
+}
+
+fn failing_checks(guest: &mut Guest) {
+    let user = || "ec2-user".to_owned();
+    let http = |port, path: &str, status, text: Option<&str>| Check::Http {
+        port,
+        path: path.into(),
+        status,
+        contains: text.map(str::to_owned),
+    };
+    let ssh = |run: &str, text: Option<&str>| Check::Ssh {
+        user: user(),
+        run: run.into(),
+        contains: text.map(str::to_owned),
+    };
+    let mount = |path: &str, device: &str| Check::Mount { path: path.into(), device: device.into() };
+    let cases = [
+        (
+            http(80, "/", 200, Some("Good morning")),
+            &["Good morning", "<h1>Hello from My Custom AMI!</h1>"][..],
+        ),
+        (http(80, "/", 404, None), &["status 200, not 404"]),
+        (http(80, "/gone", 200, None), &["status 404, not 200"]),
+        (http(81, "/", 200, None), &["no answer"]),
+        (
+            Check::Login { user: user(), contains: "a sheep".into() },
+            &["a sheep", "Hello from My Custom AMI!"],
+        ),
+        (Check::Login { user: "nobody".into(), contains: "x".into() }, &["nothing was seen", "ssh failed"]),
+        (ssh("echo before; exit 3", None), &["status 3", "before"]),
+        (ssh("echo something else", Some("wanted")), &["wanted", "something else"]),
+        (mount("/srv", "/dev/xvdf"), &["nothing is mounted at /srv"]),
+        (mount("/", "/dev/xvdf"), &["/dev/vda1", "/dev/xvdf is /dev/vdb"]),
+        (mount("/", "/dev/xvdz"), &["has no /dev/xvdz"]),
+        (Check::Console { contains: "never said".into() }, &["does not show `never said`"]),
+    ];
+    let checks = cases.iter().map(|(check, _)| check.clone()).collect::<Vec<_>>();
+    let results = guest.check(&checks);
+    let results = &results[results.len() - checks.len()..];
+    for (result, (check, expected)) in results.iter().zip(&cases) {
+        assert!(!result.ok, "{check:?}: {result:?}");
+        assert!(expected.iter().all(|text| result.detail.contains(text)), "{expected:?}: {result:#?}");
+    }
+    // And they hold when they should.
+    let checks = [
+        page(),
+        http(80, "/gone", 404, None),
+        Check::Login { user: user(), contains: "Hello from".into() },
+        ssh("echo wanted", Some("wanted")),
+        mount("/", "/dev/xvda"),
+        Check::Console { contains: "Linux version".into() },
+    ];
+    let results = guest.check(&checks);
+    assert!(results.iter().all(|result| result.ok), "{results:#?}");
+}
+
+/// Nothing but the metadata service answers: not the host under any of its addresses, nor its link-local ones.
+fn reaches_nothing(guest: &mut Guest) {
+    // A server on every address of this host, which the guest must not find.
+    let host = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = host.local_addr().unwrap().port();
+    let mut reached =
+        |address: [u8; 4], port: u16| guest.machine.guest_can_connect(address.into(), port).unwrap();
+    assert!(reached([169, 254, 169, 254], 80));
+    let mut hidden = vec![
+        ([169, 254, 169, 254], 443),
+        ([169, 254, 169, 254], port),
+        ([169, 254, 169, 253], 53),
+        ([169, 254, 170, 2], 80),
+        ([172, 31, 0, 1], port),
+        ([172, 31, 0, 2], 53),
+        ([127, 0, 0, 1], port),
+        ([192, 0, 2, 1], 80),
+    ];
+    // No packet is sent: this only asks which address of the host would be used.
+    let own = UdpSocket::bind("0.0.0.0:0").unwrap();
+    if own.connect("192.0.2.1:9").is_ok()
+        && let IpAddr::V4(address) = own.local_addr().unwrap().ip()
+    {
+        hidden.push((address.octets(), port));
+    }
+    for (address, port) in hidden {
+        assert!(!reached(address, port), "{address:?} port {port}");
+    }
+    // A name server's answer to a question over UDP would have a first byte.
+    let question = r#"timeout 10 bash -c '
+        exec 3<>/dev/udp/172.31.0.2/53
+        printf "\1\1\1\0\0\1\0\0\0\0\0\0\3deb\0\0\1\0\1" >&3
+        head -c 1 <&3 | wc -c'"#;
+    let answered = guest.machine.ssh(question, LIMIT).unwrap();
+    assert!(!answered.stdout.contains('1'), "{answered:?}");
+    host.set_nonblocking(true).unwrap();
+    assert_eq!(host.accept().map(|_| ()).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+fn data_disk_by_kernel(guest: &mut Guest) {
+    guest.root("mkdir /mnt/data /mnt/packages; mount -r /dev/xvdg /mnt/packages; mount /dev/xvdf /mnt/data");
+    let said = guest.root("python3 /mnt/packages/exercise.py /mnt/packages/expected.json /mnt/data");
+    say(guest.name, &said);
+    guest.root("umount /mnt/data /mnt/packages");
+    let complaints = guest.root("dmesg | grep -E 'EXT4-fs.*(error|warning)' || true");
+    assert_eq!(complaints, "");
+}
+
+fn upgrade(guest: &mut Guest, kernel: &str) {
+    guest.root("mkdir -p /mnt/packages; mount -r /dev/xvdg /mnt/packages");
+    let install = |guest: &mut Guest, what: &str| {
+        guest.root(&format!("DEBIAN_FRONTEND=noninteractive dpkg -i /mnt/packages/{what}/*.deb 2>&1"))
+    };
+    install(guest, "kernel");
+    install(guest, "loader");
+    guest.root("umount /mnt/packages");
+    assert_eq!(guest.root("dpkg --audit"), "");
+    guest.machine.write_file("/home/ec2-user/a file", b"kept", LIMIT).unwrap();
+    guest.reboot();
+    assert_eq!(guest.machine.read_file("/home/ec2-user/a file", LIMIT).unwrap().stdout, "kept");
+    assert_eq!(guest.run("uname -r"), kernel);
+    guest.is_well();
+}
+
+pub(crate) fn by_secure_boot(house: &House, tally: &Tally) {
+    tally.test("secure_boot_and_the_same_upgrade", || {
+        let image = house.older();
+        let packages = house.folder("secure disks").join("packages.raw");
+        packages_disk(house, image, Vec::new(), &packages);
+        let disks = vec![Disk::volume("/dev/xvda", image.disk()), Disk::volume("/dev/xvdg", packages)];
+        let mut guest = Guest::boot(house, "x86_64-uefi-secure-boot", disks);
+        guest.is_well();
+        assert_eq!(guest.run("uname -r"), house.kernels().older);
+        is_secure(&mut guest);
+        upgrade(&mut guest, &house.kernels().newer);
+        is_secure(&mut guest);
+        guest.end();
+    });
+}
+
+fn is_secure(guest: &mut Guest) {
+    assert_eq!(guest.run("mokutil --sb-state"), "SecureBoot enabled");
+    assert_eq!(guest.root("cat /sys/kernel/security/lockdown"), "none [integrity] confidentiality");
+}

@@ -1,0 +1,37 @@
+//! The whole path with the real program: recipes are baked, judged by independent checkers, booted, upgraded, broken.
+//!
+//! The programs come from BAKEHOUSE_TOOLS_PATH, which `cargo xtask test` sets. Cases that share a machine are told one
+//! by one all the same. Arguments choose cases by a part of their names.
+#![allow(clippy::print_stdout, reason = "a test runner tells its results there")]
+
+mod checkers;
+mod data_disk;
+mod house;
+mod lives;
+mod program;
+mod tally;
+
+use std::process::ExitCode;
+
+use house::House;
+use tally::Tally;
+
+fn main() -> ExitCode {
+    let tally = Tally::new(std::env::args().skip(1));
+    let house = House::new();
+    // Two lanes, since a boot leaves a processor idle now and then: what runs the program, and the long lives.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            tally.test("mistakes_are_told_and_leave_nothing", || program::mistakes(&house));
+            tally.test("an_image_is_baked_boots_and_is_checked", || program::bake(&house));
+            tally.test("independent_checkers_find_no_fault", || checkers::image(&house));
+            tally.test("the_same_lock_gives_the_same_bytes", || program::same_bytes(&house));
+            tally.test("a_check_that_fails_is_told_and_changes_nothing", || program::failing_check(&house));
+            tally.test("a_machine_that_cannot_boot_tells_where_it_stopped", || program::no_boot(&house));
+            tally.test("a_volume_too_small_is_told_with_the_size", || program::too_small(&house));
+        });
+        lives::by_bios(&house, &tally);
+        lives::by_secure_boot(&house, &tally);
+    });
+    tally.end()
+}

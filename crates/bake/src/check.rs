@@ -1,13 +1,15 @@
 //! Booting what was baked, and checking it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use machine::{Accel, Disk, FirmwareDirs, MachineSpec, Profile, Programs};
 use serde::Serialize;
 use tools::{Set, Tools};
 
-use crate::{Error, Manifest, Stages, packages::ToolPackages};
+use crate::packages::ToolPackages;
+use crate::work::WorkFolder;
+use crate::{Error, Manifest, Stages};
 
 /// Which firmware to boot by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +105,7 @@ pub fn check(
         return Err(Error::NotBaked { path: folder.to_owned(), reason });
     }
     let programs = programs(place, stages)?;
-    let work = TempFolder::new(place.cache, "machines")?;
+    let work = WorkFolder::new(place.cache, "machines")?;
     let accel = machine::probe_kvm(&programs, &manifest.arch, work.path());
     stages.report().line(match accel {
         Accel::Kvm => "machines run on KVM",
@@ -161,34 +163,4 @@ fn boot_and_check(
             detail: result.detail,
         })
         .collect())
-}
-
-/// A folder in the cache that goes when the work does.
-pub(crate) struct TempFolder(PathBuf);
-
-impl TempFolder {
-    pub(crate) fn new(cache: &Path, kind: &str) -> Result<Self, Error> {
-        let parent = cache.join("work");
-        fs::create_dir_all(&parent).map_err(Error::io(&parent, "cannot be made"))?;
-        for number in 0.. {
-            let path = parent.join(format!("{kind}-{}-{number}", std::process::id()));
-            match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io(path, "cannot be made")(error)),
-            }
-        }
-        unreachable!("there is always another number")
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        // What stays behind is in the cache, where it does no harm.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -14,6 +14,7 @@ mod manifest;
 mod packages;
 mod report;
 mod volumes;
+mod work;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,9 +28,9 @@ pub use manifest::{MANIFEST, Manifest, ManifestCheck, ManifestPackage, ManifestV
 pub use packages::{LockMode, ToolPackages, WRITERS};
 pub use report::{Outcome, Report, Stage, Stages, Unit};
 
-use check::TempFolder;
 use packages::Context;
 use volumes::{RootParts, VolumeIds};
+use work::WorkFolder;
 
 /// What to bake, and how.
 #[derive(Clone, Debug)]
@@ -127,7 +128,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let Ingredients { recipe, lock, files } = fetch(request, stages)?;
     let out = OutFolder::open(request.out.clone().unwrap_or_else(|| default_out(&recipe)))?;
 
-    let work = TempFolder::new(&request.cache, "bake")?;
+    let work = WorkFolder::new(&request.cache, "bake")?;
     let built = build_root(&recipe, &files, &lock, work.path(), stages)?;
     let volume = recipe.root_volume().ok_or_else(|| no_root(&recipe))?;
     let map = stages.run("disk", |outcome| {

@@ -1,0 +1,87 @@
+//! Folders for work in progress, in the cache.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// A folder that goes when the work does. While it is in use its lock file, beside it, is held; the kernel lets go of
+/// the lock when a process ends in whatever way, so that what an ended process left behind is known and swept.
+pub(crate) struct WorkFolder {
+    path: PathBuf,
+    lock: PathBuf,
+    held: File,
+}
+
+impl WorkFolder {
+    /// A new, empty folder in `cache`; `kind` is part of its name.
+    pub(crate) fn new(cache: &Path, kind: &str) -> Result<Self, Error> {
+        let parent = cache.join("work");
+        fs::create_dir_all(&parent).map_err(Error::io(&parent, "cannot be made"))?;
+        sweep(&parent);
+        let mut number = 0;
+        loop {
+            let name = format!("{kind}-{}-{number}", std::process::id());
+            let (path, lock) = (parent.join(&name), parent.join(format!("{name}.lock")));
+            let held = File::create(&lock).map_err(Error::io(&lock, "cannot be made"))?;
+            let locked = held.try_lock().is_ok();
+            match fs::create_dir(&path) {
+                Ok(()) if locked => return Ok(Self { path, lock, held }),
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io(path, "cannot be made")(error)),
+            }
+            number += 1;
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        // What stays behind is swept by a later run.
+        let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_file(&self.lock);
+        let _ = self.held.unlock();
+    }
+}
+
+/// Removes what ended processes left. What cannot be removed is left for another time.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let lock = entry.path();
+        if lock.extension().is_none_or(|extension| extension != "lock") {
+            continue;
+        }
+        if File::open(&lock).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(lock.with_extension(""));
+            let _ = fs::remove_file(&lock);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_ended_process_left_is_swept_and_what_is_in_use_stays() {
+        let cache = tempfile::tempdir().unwrap();
+        let parent = cache.path().join("work");
+        fs::create_dir_all(parent.join("bake-1-0/root")).unwrap();
+        fs::write(parent.join("bake-1-0.lock"), []).unwrap();
+        let first = WorkFolder::new(cache.path(), "bake").unwrap();
+        assert!(!parent.join("bake-1-0").exists());
+        let second = WorkFolder::new(cache.path(), "bake").unwrap();
+        assert!(first.path().is_dir() && second.path().is_dir() && first.path() != second.path());
+        let path = first.path().to_owned();
+        drop(first);
+        assert!(!path.exists());
+        drop(second);
+        assert_eq!(fs::read_dir(parent).unwrap().count(), 0);
+    }
+}

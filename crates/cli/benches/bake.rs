@@ -1,1 +1,171 @@
-fn main() {}
+//! Our bake against mmdebstrap, mke2fs and partitioning: the same packages from the same files, in turns, in one run.
+//!
+//! `--runs N` says how often each is measured (default 3). The other side runs in the sandbox with fsync made
+//! instant, as the scripts of our bake do: that favours it. It makes no boot files and none of the recipe's additions.
+#![allow(clippy::print_stdout, reason = "a bench tells its results there")]
+
+#[path = "../tests/peer/peers.rs"]
+mod peers;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use bake::Ingredients;
+use peers::{Peers, WORK};
+
+const GIB: u64 = 1 << 30;
+/// The partitions of our disk: 1 MiB for a BIOS, 64 MiB for UEFI, the rest.
+const SECTORS: [(&str, &str); 3] =
+    [("2048:4095", "ef02"), ("4096:135167", "ef00"), ("135168:8386559", "8304")];
+const ROOT_SECTORS: u64 = 8_386_559 - 135_168 + 1;
+
+/// Seconds of each stage of one run, in order.
+type Run = Vec<(String, f64)>;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let runs = arguments.iter().position(|word| word == "--runs").map_or(3, |at| {
+        arguments.get(at + 1).and_then(|number| number.parse().ok()).expect("--runs wants a number")
+    });
+    sandbox::enter().unwrap_or_else(|error| panic!("{error}"));
+    let work = peers::work_folder();
+    let recipe = copy_recipe(work.path());
+    println!("packages and tools, fetched where they are not in the cache:");
+    let ingredients = peers::ingredients(&recipe);
+    let peers = Peers::new(&ingredients, work.path(), ingredients.lock.time);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for number in 1..=runs {
+        // In turns, so that what else the machine does falls on both.
+        ours.push(run_ours(&recipe, work.path()));
+        theirs.push(run_theirs(&ingredients, &peers, work.path()));
+        let (a, b) = (total(&ours[number - 1]), total(&theirs[number - 1]));
+        println!("pair {number}: ours {a:.1} s, theirs {b:.1} s, ratio {:.2}", b / a);
+    }
+    report(&ours, &theirs);
+}
+
+/// hello-web and the base that it builds on, where a lock can be written beside it.
+fn copy_recipe(work: &Path) -> PathBuf {
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    fs::create_dir(work.join("base")).unwrap();
+    for name in ["base/debian-13.yaml", "hello-web.yaml"] {
+        fs::copy(recipes.join(name), work.join(name)).unwrap();
+    }
+    work.join("hello-web.yaml")
+}
+
+/// The real program, as a user calls it.
+fn run_ours(recipe: &Path, work: &Path) -> Run {
+    let out = work.join("out");
+    let start = Instant::now();
+    let output = Command::new(env!("CARGO_BIN_EXE_bakehouse"))
+        .args(["bake", "--no-check", "--locked", "--json", "--arch", "x86_64", "--out"])
+        .args([&out, recipe])
+        .env("BAKEHOUSE_CACHE", peers::cache_folder())
+        .output()
+        .unwrap();
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let stages = json["stages"].as_array().expect("stages");
+    let mut run: Run = stages
+        .iter()
+        .map(|stage| (stage["name"].as_str().unwrap().to_owned(), stage["seconds"].as_f64().unwrap()))
+        .collect();
+    let told: f64 = run.iter().map(|(_, seconds)| seconds).sum();
+    run.push(("start, end, cleaning up".to_owned(), seconds - told));
+    fs::remove_dir_all(out).unwrap();
+    run
+}
+
+/// A root by mmdebstrap, a file system by mke2fs, a partition table by sgdisk, a FAT by mkfs.vfat, all in one file.
+fn run_theirs(ingredients: &Ingredients, peers: &Peers, work: &Path) -> Run {
+    let volume = ingredients.recipe.root_volume().expect("a root volume");
+    assert_eq!(volume.size, 4 * GIB, "the partitions of this bench are those of a disk of 4 GiB");
+    let mut run = Run::new();
+    let mut stage = |name: &str, work: &dyn Fn()| {
+        let start = Instant::now();
+        work();
+        run.push((name.to_owned(), start.elapsed().as_secs_f64()));
+    };
+    stage("mmdebstrap", &|| {
+        peers.mmdebstrap("theirs");
+    });
+    let [root, image, esp, disk] =
+        ["theirs", "root.img", "esp.img", "disk.raw"].map(|name| format!("{WORK}/{name}"));
+    stage("mke2fs -d", &|| {
+        let size = format!("{}k", ROOT_SECTORS / 2);
+        peers.run(&["mke2fs", "-q", "-t", "ext4", "-d", &root, &image, &size]);
+    });
+    stage("sgdisk, mkfs.vfat", &|| {
+        peers.run(&["truncate", "-s", "4G", &disk]);
+        let mut argv = vec!["sgdisk".to_owned(), "--set-alignment=1".to_owned()];
+        for (number, (range, kind)) in SECTORS.iter().enumerate() {
+            argv.extend([
+                format!("--new={}:{range}", number + 1),
+                format!("--typecode={}:{kind}", number + 1),
+            ]);
+        }
+        argv.push(disk.clone());
+        peers.run(&argv.iter().map(String::as_str).collect::<Vec<_>>());
+        peers.run(&["truncate", "-s", "64M", &esp]);
+        peers.run(&["mkfs.vfat", "-F", "32", "-s", "1", &esp]);
+    });
+    stage("dd conv=sparse", &|| {
+        for (file, megabytes) in [(&esp, 2), (&image, 66)] {
+            let (from, to) = (format!("if={file}"), format!("of={disk}"));
+            let seek = format!("seek={megabytes}");
+            peers.run(&["dd", &from, &to, &seek, "bs=1M", "conv=sparse,notrunc", "status=none"]);
+        }
+    });
+    fs::remove_dir_all(work.join("theirs")).unwrap();
+    for name in ["root.img", "esp.img", "disk.raw"] {
+        fs::remove_file(work.join(name)).unwrap();
+    }
+    run
+}
+
+fn total(run: &Run) -> f64 {
+    run.iter().map(|(_, seconds)| seconds).sum()
+}
+
+fn report(ours: &[Run], theirs: &[Run]) {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    println!("\n{cores} cores, Linux {}, {} runs of each, in turns\n", kernel.trim(), ours.len());
+    println!("| stage | median s | min-max s |\n| --- | ---: | ---: |");
+    for (who, runs) in [("bakehouse", ours), ("others", theirs)] {
+        let mut stages: BTreeMap<usize, (String, Vec<f64>)> = BTreeMap::new();
+        for run in runs {
+            for (number, (name, seconds)) in run.iter().enumerate() {
+                stages.entry(number).or_insert_with(|| (name.clone(), Vec::new())).1.push(*seconds);
+            }
+        }
+        for (name, seconds) in stages.into_values() {
+            line(&format!("{who}: {name}"), seconds);
+        }
+        line(&format!("**{who}: total**"), runs.iter().map(total).collect());
+    }
+    let pairs: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| total(theirs) / total(ours)).collect();
+    let totals = |runs: &[Run]| median(runs.iter().map(total).collect());
+    let shown: Vec<_> = pairs.iter().map(|ratio| format!("{ratio:.2}")).collect();
+    println!(
+        "\nothers / bakehouse: {:.2} by medians; by pairs {}",
+        totals(theirs) / totals(ours),
+        shown.join(", ")
+    );
+}
+
+fn line(name: &str, mut seconds: Vec<f64>) {
+    seconds.sort_by(f64::total_cmp);
+    let (least, most) = (seconds[0], seconds[seconds.len() - 1]);
+    println!("| {name} | {:.2} | {least:.2}-{most:.2} |", median(seconds));
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
+}

@@ -10,7 +10,7 @@ use sandbox::{Input, Sandbox};
 use tools::{Set, Tools};
 
 /// Where the work folder and the repository are inside.
-const WORK: &str = "/mnt";
+pub(crate) const WORK: &str = "/mnt";
 const REPOSITORY: &str = "/srv";
 
 /// Tells nobody but the person before the terminal.
@@ -44,7 +44,7 @@ fn now() -> i64 {
 
 /// A private folder in the cache: on the file system of the downloads, so that these can be linked into it.
 pub(crate) fn work_folder() -> tempfile::TempDir {
-    let parent = cache_folder().join("work");
+    let parent = cache_folder().join("tests");
     fs::create_dir_all(&parent).unwrap();
     tempfile::Builder::new().prefix("peer-").tempdir_in(parent).unwrap()
 }
@@ -79,7 +79,8 @@ impl Peers {
         let cache = cache_folder();
         let mirror = mirror();
         let provider = ToolPackages { cache: &cache, now: now(), mirror: mirror.as_deref(), report: &Quiet };
-        let (tools, _) = Tools::prepare(Set::Peer, &cache, &provider).unwrap_or_else(|error| panic!("{error}"));
+        let (tools, _) =
+            Tools::prepare(Set::Peer, &cache, &provider).unwrap_or_else(|error| panic!("{error}"));
         let repository = work.join("repository");
         fs::create_dir(&repository).unwrap();
         fs::write(repository.join("Packages"), packages_file(ingredients, &repository)).unwrap();
@@ -130,7 +131,8 @@ impl Peers {
 
 /// The index of a repository of these packages, each linked into `folder` under its usual name.
 fn packages_file(ingredients: &Ingredients, folder: &Path) -> String {
-    let locked = &ingredients.lock.for_arch(ingredients.recipe.arch).expect("the lock has the architecture").packages;
+    let locked =
+        &ingredients.lock.for_arch(ingredients.recipe.arch).expect("the lock has the architecture").packages;
     let mut text = String::new();
     for (locked, file) in locked.iter().zip(&ingredients.files) {
         assert_eq!(locked.name, file.name);

@@ -24,8 +24,8 @@
 //! the build time of the newest package, an initrd that of the newest kernel: so both stay the same for as long as the
 //! packages do. The same times are SOURCE_DATE_EPOCH for the programs that make them.
 //!
-//! What differs from an installation by apt is listed, with reasons, in `tests/real_packages.rs`. Backups that tools
-//! leave (`passwd-`, `status-old`, …) are not kept: they tell how the image was made and help nobody.
+//! What differs from an installation by mmdebstrap is listed, with reasons, in `crates/cli/tests/peer/differences.rs`.
+//! Backups that tools leave (`passwd-`, `status-old`, …) are not kept: they tell how the image was made and help nobody.
 
 mod accounts;
 mod additions;

@@ -22,12 +22,12 @@ use peers::Peers;
 use tree::{Node, Tree, TreePath};
 
 /// molly-guard is there for its diversions: its preinst moves `halt` and its like, which systemd-sysv brings, out of
-/// the way. apt is there for its auto marks.
+/// the way.
 const RECIPE: &str = r#"
 name: peer
 extends: builtin:debian-13
 architectures: [x86_64]
-packages: [apache2, apt, cowsay, molly-guard]
+packages: [apache2, cowsay, molly-guard]
 motd:
   40-cow: |
     #!/bin/sh

@@ -189,7 +189,7 @@ fn key(set: Set) -> String {
     hasher.field(&SHAPE.to_le_bytes());
     hasher.field(SUITE.as_bytes());
     hasher.field(std::env::consts::ARCH.as_bytes());
-    for name in set.packages().iter().chain(set.programs()) {
+    for name in set.packages().iter().chain(set.programs()).chain(set.folders()) {
         hasher.field(name.as_bytes());
     }
     for (name, text) in set.files() {
@@ -203,6 +203,10 @@ fn build(partial: &Path, set: Set, fetched: &[Fetched]) -> Result<(), Error> {
     let root = partial.join("root");
     fs::create_dir_all(&root).map_err(Error::io(&root))?;
     unpack::unpack_all(&root, fetched)?;
+    for name in set.folders() {
+        let path = root.join(name);
+        fs::create_dir_all(&path).map_err(Error::io(&path))?;
+    }
     for (name, text) in set.files() {
         let path = root.join(name);
         fs::write(&path, text).map_err(Error::io(&path))?;

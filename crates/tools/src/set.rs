@@ -80,6 +80,15 @@ impl Set {
         }
     }
 
+    /// Folders that the tree has besides those of its packages: where things are mounted. A mount point that one
+    /// sandbox makes and takes away would pull the mount from under another one in the same tree.
+    pub(crate) fn folders(self) -> &'static [&'static str] {
+        match self {
+            Self::Boot | Self::Check => &[],
+            Self::Peer => &["dev", "mnt", "proc", "run", "srv", "sys", "tmp"],
+        }
+    }
+
     /// Files that the tree has besides those of its packages: path and text.
     pub(crate) fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {

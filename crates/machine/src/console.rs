@@ -77,6 +77,8 @@ const FATAL: &[(Place, &str)] = &[
     (Anywhere, "Kernel panic - not syncing"),
     (Start, "grub rescue>"),
     (Start, "grub>"),
+    // GRUB's last word on a menu entry; the menu comes back, and waits.
+    (Anywhere, "you need to load the kernel first"),
     (Start, "(initramfs)"),
     (Anywhere, "You are in emergency mode"),
     (Anywhere, "You are in rescue mode"),
@@ -212,6 +214,12 @@ mod tests {
                 Stage::BootLoader,
                 "grub>",
                 "error: file `/boot/vmlinuz-9.9' not found.",
+            ),
+            (
+                include_str!("../testdata/grub-entry-without-kernel.txt"),
+                Stage::BootLoader,
+                "error: you need to load the kernel first.",
+                "error: file `/boot/vmlinuz-6.12.117+deb13-cloud-amd64' not found.",
             ),
             (
                 include_str!("../testdata/kernel-panic.txt"),

@@ -31,9 +31,11 @@ mod tests {
         let uuid = format_uuid(derived_uuid("hello-web", "/dev/xvda", "root"));
         assert_eq!(uuid.as_bytes()[14], b'8');
         assert!(matches!(uuid.as_bytes()[19], b'8' | b'9' | b'a' | b'b'));
-        for (recipe, device, role) in
-            [("hello-we", "b/dev/xvda", "root"), ("hello-web", "/dev/xvdf", "root"), ("hello-web", "/dev/xvda", "esp")]
-        {
+        for (recipe, device, role) in [
+            ("hello-we", "b/dev/xvda", "root"),
+            ("hello-web", "/dev/xvdf", "root"),
+            ("hello-web", "/dev/xvda", "esp"),
+        ] {
             assert_ne!(uuid, format_uuid(derived_uuid(recipe, device, role)));
         }
     }

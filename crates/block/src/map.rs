@@ -43,7 +43,9 @@ impl Extent {
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
     /// Two extents claim the same byte.
-    #[error("extents overlap: {first_origin:?} ends at byte {first_end}, {second_origin:?} begins at byte {second_start}")]
+    #[error(
+        "extents overlap: {first_origin:?} ends at byte {first_end}, {second_origin:?} begins at byte {second_start}"
+    )]
     Overlap {
         /// End of the earlier extent.
         first_end: u64,
@@ -249,7 +251,10 @@ mod tests {
         let mut builder = BlockMapBuilder::new();
         builder.push_all(10, Content::from_bytes(vec![1; 10]), TEST);
         builder.push_all(19, Content::from_bytes(vec![1; 1]), TEST);
-        assert!(matches!(builder.finish(100), Err(MapError::Overlap { first_end: 20, second_start: 19, .. })));
+        assert!(matches!(
+            builder.finish(100),
+            Err(MapError::Overlap { first_end: 20, second_start: 19, .. })
+        ));
     }
 
     #[test]

@@ -274,7 +274,9 @@ fn explain(recipe: &Recipe, problem: SolveError) -> Error {
         | SolveError::NoVersion { name, .. } => name,
         _ => return Error::Solve { problem: Box::new(problem) },
     };
-    let Some(package) = recipe.packages.iter().find(|package| package.name == *named) else {
+    let package = recipe.packages.iter().find(|package| package.name == *named).map(|package| &package.span);
+    let kernel = recipe.kernel_span.as_ref().filter(|_| recipe.kernel_package() == *named);
+    let Some(span) = package.or(kernel) else {
         return Error::Solve { problem: Box::new(problem) };
     };
     let (label, help) = match &problem {
@@ -299,7 +301,7 @@ fn explain(recipe: &Recipe, problem: SolveError) -> Error {
         SolveError::NoVersion { name, version, .. } => format!("there is no {name} {version}"),
         other => other.to_string(),
     };
-    Error::Recipe(package.span.error(message, label).help(help).into())
+    Error::Recipe(span.error(message, label).help(help).into())
 }
 
 fn locked_source(info: &SourceInfo) -> LockedSource {

@@ -94,12 +94,7 @@ fn run_theirs(ingredients: &Ingredients, peers: &Peers, work: &Path) -> Run {
     stage("mmdebstrap", &|| {
         peers.mmdebstrap("theirs");
     });
-    let [root, image, esp, disk] =
-        ["theirs", "root.img", "esp.img", "disk.raw"].map(|name| format!("{WORK}/{name}"));
-    stage("mke2fs -d", &|| {
-        let size = format!("{}k", ROOT_SECTORS / 2);
-        peers.run(&["mke2fs", "-q", "-t", "ext4", "-d", &root, &image, &size]);
-    });
+    let [root, disk] = ["theirs", "disk.raw"].map(|name| format!("{WORK}/{name}"));
     stage("sgdisk, mkfs.vfat", &|| {
         peers.run(&["truncate", "-s", "4G", &disk]);
         let mut argv = vec!["sgdisk".to_owned(), "--set-alignment=1".to_owned()];
@@ -111,20 +106,16 @@ fn run_theirs(ingredients: &Ingredients, peers: &Peers, work: &Path) -> Run {
         }
         argv.push(disk.clone());
         peers.run(&argv.iter().map(String::as_str).collect::<Vec<_>>());
-        peers.run(&["truncate", "-s", "64M", &esp]);
-        peers.run(&["mkfs.vfat", "-F", "32", "-s", "1", &esp]);
+        // 64 MiB from 2 MiB on: the EFI system partition's place.
+        peers.run(&["mkfs.vfat", "-F", "32", "-s", "1", "--offset", "4096", &disk, "65536"]);
     });
-    stage("dd conv=sparse", &|| {
-        for (file, megabytes) in [(&esp, 2), (&image, 66)] {
-            let (from, to) = (format!("if={file}"), format!("of={disk}"));
-            let seek = format!("seek={megabytes}");
-            peers.run(&["dd", &from, &to, &seek, "bs=1M", "conv=sparse,notrunc", "status=none"]);
-        }
+    // Straight into its partition, at 66 MiB: the quickest way that e2fsprogs has.
+    stage("mke2fs -d", &|| {
+        let size = format!("{}k", ROOT_SECTORS / 2);
+        peers.run(&["mke2fs", "-q", "-F", "-t", "ext4", "-d", &root, "-E", "offset=69206016", &disk, &size]);
     });
     fs::remove_dir_all(work.join("theirs")).unwrap();
-    for name in ["root.img", "esp.img", "disk.raw"] {
-        fs::remove_file(work.join(name)).unwrap();
-    }
+    fs::remove_file(work.join("disk.raw")).unwrap();
     run
 }
 

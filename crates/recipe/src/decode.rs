@@ -29,13 +29,15 @@ pub(crate) fn decode(root: &Node, arch: Arch, problems: &mut Vec<Diagnostic>) ->
     let image_name = decoder.image_name(name.as_ref(), version.as_ref());
     let users = decoder.users(root);
     let volumes = decoder.volumes(root);
+    let (kernel, kernel_span) = decoder.kernel(root);
     let recipe = Recipe {
         image_name: image_name.unwrap_or_default(),
         version: version.map(|(text, _)| text),
         description: decoder.text(root, "description").map(|(text, _)| text),
         arch,
         distribution: decoder.distribution(root),
-        kernel: decoder.kernel(root),
+        kernel,
+        kernel_span,
         packages: decoder.packages(root),
         recommends: decoder.truth(root, "recommends").unwrap_or(false),
         motd: decoder.motd(root),

@@ -27,6 +27,9 @@ pub struct Recipe {
     pub distribution: Distribution,
     /// Which kernel boots.
     pub kernel: Kernel,
+    /// Where the recipe names the kernel; `None` when it is the default.
+    #[serde(skip)]
+    pub kernel_span: Option<Span>,
     /// Packages asked for by name, in the order of the files, each once.
     pub packages: Vec<PackageRequest>,
     /// Whether recommended packages are installed too.

@@ -3,6 +3,7 @@
 use super::Decoder;
 use super::names::{is_package_name, is_package_version};
 use super::same_file;
+use crate::Span;
 use crate::language;
 use crate::model::{Distribution, Family, Kernel, PackageRequest};
 use crate::nearest::nearest;
@@ -66,23 +67,23 @@ impl Decoder<'_> {
         distribution
     }
 
-    pub(super) fn kernel(&mut self, root: &Node) -> Kernel {
-        match self.text(root, "kernel") {
-            None => Kernel::Cloud,
-            Some((text, span)) => match text.as_str() {
-                "cloud" => Kernel::Cloud,
-                "generic" => Kernel::Generic,
-                name if name.starts_with("linux-image-") && is_package_name(name) => Kernel::Package(text),
-                name => {
-                    let help = nearest(name, ["cloud", "generic"]).map_or_else(
-                        || "write cloud, generic, or the name of a linux-image package".to_owned(),
-                        |near| format!("did you mean `{near}`?"),
-                    );
-                    self.error(&span, format!("`{name}` is not a kernel"), "", help);
-                    Kernel::Cloud
-                }
-            },
-        }
+    /// The kernel, and where the recipe names it.
+    pub(super) fn kernel(&mut self, root: &Node) -> (Kernel, Option<Span>) {
+        let Some((text, span)) = self.text(root, "kernel") else { return (Kernel::Cloud, None) };
+        let kernel = match text.as_str() {
+            "cloud" => Kernel::Cloud,
+            "generic" => Kernel::Generic,
+            name if name.starts_with("linux-image-") && is_package_name(name) => Kernel::Package(text),
+            name => {
+                let help = nearest(name, ["cloud", "generic"]).map_or_else(
+                    || "write cloud, generic, or the name of a linux-image package".to_owned(),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                self.error(&span, format!("`{name}` is not a kernel"), "", help);
+                Kernel::Cloud
+            }
+        };
+        (kernel, Some(span))
     }
 
     pub(super) fn packages(&mut self, root: &Node) -> Vec<PackageRequest> {

@@ -5,13 +5,17 @@
 //! [`BlockMap`] (a whole disk as sorted extents; what lies between them is zero). *What it may not do:* any I/O of
 //! its own, or know what a file system, a partition or a package is.
 //!
-//! The geometry is that of the EBS direct API: a disk is cut into blocks of [`BLOCK_SIZE`] bytes.
+//! The geometry is that of the EBS direct API: a disk is cut into blocks of [`BLOCK_SIZE`] bytes. A block's id is the
+//! SHA-256 of its bytes, padded with zeros ([`block_id`]); a block of zeros has none. [`hash_blocks`] finds them on all
+//! cores, [`snapshot_digest`] makes of them the one digest of a volume's content.
 
+mod blocks;
 mod content;
 mod digest;
 mod ids;
 mod map;
 
+pub use blocks::{Block, ReadError, block_id, block_ids, hash_blocks, snapshot_digest};
 pub use content::{Content, ReadAt};
 pub use digest::{Digest, Hasher};
 pub use ids::{derived_uuid, format_uuid};

@@ -11,16 +11,18 @@ use crate::packages::ToolPackages;
 use crate::work::WorkFolder;
 use crate::{Error, Manifest, Stages};
 
-/// Which firmware to boot by.
+/// The machines that an image is to boot on: the names that [`Manifest::firmware`] lists, one profile each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirmwareChoice {
-    /// All that the image boots by.
+    /// All that the image boots on.
     #[default]
     All,
-    /// BIOS only.
+    /// Legacy BIOS, disks on virtio.
     Bios,
-    /// UEFI only.
+    /// UEFI, disks on virtio.
     Uefi,
+    /// UEFI, every volume an NVMe disk.
+    Nitro,
 }
 
 impl FirmwareChoice {
@@ -29,6 +31,7 @@ impl FirmwareChoice {
             Self::All => true,
             Self::Bios => firmware == "bios",
             Self::Uefi => firmware == "uefi",
+            Self::Nitro => firmware == "nitro",
         }
     }
 }
@@ -49,7 +52,7 @@ pub struct Place<'a> {
 pub struct Checked {
     /// The check's name: `http :80/`.
     pub name: String,
-    /// `bios` or `uefi`.
+    /// `bios`, `uefi` or `nitro`.
     pub firmware: String,
     /// Whether it held.
     pub ok: bool,

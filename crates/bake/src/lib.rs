@@ -283,9 +283,9 @@ fn manifest_of(
     data_bytes: u64,
 ) -> Manifest {
     let firmware: &[&str] = match (recipe.arch, recipe.image.boot_mode) {
-        (Arch::Aarch64, _) | (_, BootMode::Uefi) => &["uefi"],
+        (Arch::Aarch64, _) | (_, BootMode::Uefi) => &["uefi", "nitro"],
         (_, BootMode::LegacyBios) => &["bios"],
-        (_, BootMode::UefiPreferred) => &["bios", "uefi"],
+        (_, BootMode::UefiPreferred) => &["bios", "uefi", "nitro"],
     };
     let packages = lock.for_arch(recipe.arch).map_or(&[][..], |locked| &locked.packages);
     Manifest {

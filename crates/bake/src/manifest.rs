@@ -20,7 +20,7 @@ pub struct Manifest {
     pub description: Option<String>,
     /// The user who is given the launch key.
     pub default_user: Option<String>,
-    /// `bios`, `uefi`: what the disk boots by.
+    /// `bios`, `uefi`, `nitro`: what the disk boots on; each is a machine profile of the architecture.
     pub firmware: Vec<String>,
     /// SHA-256 of the lock's text.
     pub lock: String,

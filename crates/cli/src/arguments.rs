@@ -115,6 +115,8 @@ pub(crate) enum Firmware {
     Bios,
     /// UEFI only
     Uefi,
+    /// UEFI with every volume on NVMe, as Nitro instances have them
+    Nitro,
 }
 
 impl From<Firmware> for FirmwareChoice {
@@ -123,6 +125,7 @@ impl From<Firmware> for FirmwareChoice {
             Firmware::All => Self::All,
             Firmware::Bios => Self::Bios,
             Firmware::Uefi => Self::Uefi,
+            Firmware::Nitro => Self::Nitro,
         }
     }
 }

@@ -124,8 +124,14 @@ macro_rules! carried {
 }
 
 /// The profiles that the program carries: name and text.
-const CARRIED: &[(&str, &str)] =
-    carried!["x86_64-bios", "x86_64-uefi", "x86_64-uefi-secure-boot", "aarch64-uefi"];
+const CARRIED: &[(&str, &str)] = carried![
+    "x86_64-bios",
+    "x86_64-uefi",
+    "x86_64-nitro",
+    "x86_64-uefi-secure-boot",
+    "aarch64-uefi",
+    "aarch64-nitro"
+];
 
 impl Profile {
     /// The names of the profiles that the program carries.

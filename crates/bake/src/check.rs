@@ -9,7 +9,7 @@ use tools::{Set, Tools};
 
 use crate::packages::ToolPackages;
 use crate::work::WorkFolder;
-use crate::{Error, Manifest, Stages};
+use crate::{Error, Manifest, ManifestVolume, Stages};
 
 /// The machines that an image is to boot on: the names that [`Manifest::firmware`] lists, one profile each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +128,13 @@ pub fn check(
     Ok(checked)
 }
 
+/// A volume as it is attached: what was baked under an overlay, instance store blank.
+fn disk_of(folder: &Path, volume: &ManifestVolume) -> Disk {
+    let base = volume.raw.as_ref().map(|raw| folder.join(raw));
+    let size = base.is_none().then_some(volume.size);
+    Disk { device: volume.device.clone(), base, size, ephemeral: volume.ephemeral }
+}
+
 fn boot_and_check(
     folder: &Path,
     manifest: &Manifest,
@@ -138,11 +145,7 @@ fn boot_and_check(
     stages: &Stages<'_>,
 ) -> Result<Vec<Checked>, Error> {
     let profile = Profile::load(&format!("{}-{firmware}", manifest.arch), None)?;
-    let disks = manifest
-        .volumes
-        .iter()
-        .map(|volume| Disk::volume(&volume.device, folder.join(&volume.raw)))
-        .collect();
+    let disks = manifest.volumes.iter().map(|volume| disk_of(folder, volume)).collect();
     let mut spec = MachineSpec::new(profile, accel, &manifest.name, disks);
     if let Some(user) = &manifest.default_user {
         spec.user.clone_from(user);

@@ -299,9 +299,10 @@ fn manifest_of(
         time: lock.time,
         volumes: vec![ManifestVolume {
             device: volume.device.to_string(),
-            raw,
+            raw: Some(raw),
             size: volume.size,
             data_bytes,
+            ephemeral: None,
         }],
         packages: packages
             .iter()

@@ -42,12 +42,15 @@ pub(crate) const FORMAT: u32 = 1;
 pub struct ManifestVolume {
     /// EC2's name for it.
     pub device: String,
-    /// The raw file beside the manifest.
-    pub raw: String,
+    /// The raw file beside the manifest; `None` for instance store, which is blank at each start.
+    pub raw: Option<String>,
     /// Bytes.
     pub size: u64,
     /// Bytes that are not holes.
     pub data_bytes: u64,
+    /// The number of an instance store volume; `None` for an EBS volume.
+    #[serde(default)]
+    pub ephemeral: Option<u8>,
 }
 
 /// One package of an image.

@@ -83,7 +83,8 @@ fn bake(arguments: &BakeArguments) -> Result<u8> {
     let baked = baked?;
     eprint!("\n{}", terminal::summary(&done));
     for volume in &baked.manifest.volumes {
-        let path = baked.out.join(&volume.raw);
+        let Some(raw) = &volume.raw else { continue };
+        let path = baked.out.join(raw);
         let (size, data) = (terminal::bytes(volume.size), terminal::bytes(volume.data_bytes));
         eprintln!("{}: {size}, {data} of it data", path.display());
     }
@@ -94,7 +95,7 @@ fn bake(arguments: &BakeArguments) -> Result<u8> {
             .volumes
             .iter()
             .map(|volume| {
-                let raw = baked.out.join(&volume.raw);
+                let raw = volume.raw.as_ref().map(|raw| baked.out.join(raw));
                 json!({"device": volume.device, "raw": raw, "size": volume.size, "data_bytes": volume.data_bytes})
             })
             .collect();

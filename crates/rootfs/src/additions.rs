@@ -107,16 +107,7 @@ impl<'a> Additions<'a> {
             if self.root.make_folder(path, self.attributes(Owner { mode: None, ..owner }, 0o755))? {
                 self.note(path, part)?;
             }
-            let mut names = Vec::new();
-            for entry in std::fs::read_dir(source).on("cannot list", source)? {
-                names.push(entry.on("cannot list", source)?.file_name());
-            }
-            names.sort();
-            for name in names {
-                let below = [path, b"/", name.as_bytes()].concat();
-                self.source(&below, &source.join(&name), owner, part)?;
-            }
-            return Ok(());
+            return self.sources_below(path, source, owner, part);
         }
         if stat.is_symlink() {
             let target = std::fs::read_link(source).on("cannot read the link", source)?;
@@ -137,6 +128,24 @@ impl<'a> Additions<'a> {
             });
         }
         self.note(path, part)
+    }
+
+    /// What is in a folder of the host, laid right under the root.
+    pub(crate) fn folder_content(&mut self, source: &Path, part: &str) -> Result<(), Error> {
+        self.sources_below(b"", source, ROOT, part)
+    }
+
+    fn sources_below(&mut self, path: &[u8], source: &Path, owner: Owner, part: &str) -> Result<(), Error> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(source).on("cannot list", source)? {
+            names.push(entry.on("cannot list", source)?.file_name());
+        }
+        names.sort();
+        for name in names {
+            let below = [path, b"/", name.as_bytes()].concat();
+            self.source(&below, &source.join(&name), owner, part)?;
+        }
+        Ok(())
     }
 
     /// Everything up to the users.

@@ -63,6 +63,8 @@ pub struct Built {
     pub esp: Tree,
     /// What a BIOS boots; `None` where the architecture has none.
     pub bios: Option<BiosImages>,
+    /// The time of all that the recipe brought, in seconds since 1970: when the newest package was built.
+    pub made: i64,
     /// What happened on the way.
     pub report: Report,
 }
@@ -142,7 +144,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
     let tree = stages.stage("read the result", || scan_with(&root_folder, Some(&known)))?;
     let esp = efi_partition(&tree, recipe.arch, boot.root_uuid, made)?;
     let report = Report { stages: stages.done, scripts: programs.scripts, notes: programs.notes };
-    Ok(Built { tree, esp, bios, report })
+    Ok(Built { tree, esp, bios, made, report })
 }
 
 /// The times that what is made while baking gets. They follow from the packages, not from the day of the bake, so

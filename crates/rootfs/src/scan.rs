@@ -186,7 +186,14 @@ fn device(raw: u64) -> (u32, u32) {
     (rustix::fs::major(raw), rustix::fs::minor(raw))
 }
 
-/// A file's extended attributes. Capabilities are given in the form that knows no user namespace.
+/// Whether an attribute is the file's own. Others, such as `security.selinux`, are labels that the host's kernel or
+/// file system gave it.
+fn is_own(name: &[u8]) -> bool {
+    matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
+        || name.starts_with(b"user.")
+}
+
+/// A file's own extended attributes. Capabilities are given in the form that knows no user namespace.
 fn attributes(place: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
     let mut names = vec![0_u8; 0];
     let size = match rustix::fs::llistxattr(place, &mut names) {
@@ -196,7 +203,7 @@ fn attributes(place: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
     names.resize(size, 0);
     let size = rustix::fs::llistxattr(place, &mut names).on("cannot read the attributes of", place)?;
     let mut attributes = BTreeMap::new();
-    for name in names[..size].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..size].split(|byte| *byte == 0).filter(|name| is_own(name)) {
         let key = std::ffi::OsStr::from_bytes(name);
         let mut value = vec![0_u8; 64 * 1024];
         let size =

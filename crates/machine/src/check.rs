@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use crate::boot::{Log, start};
 use crate::program::quoted;
-use crate::{Accel, BootError, Machine, MachineSpec, Output, Programs, console, http};
+use crate::{Accel, BootError, Disk, Machine, MachineSpec, Output, Programs, console, http};
 
 /// Between two tries of a check.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -43,7 +43,8 @@ pub enum Check {
         /// A text that its output must hold.
         contains: Option<String>,
     },
-    /// A volume that must be mounted.
+    /// A volume that must be mounted: the disk below the mount has the serial number of the volume that is attached
+    /// under the device name, and in the guest the name leads to it.
     Mount {
         /// Where.
         path: String,
@@ -207,16 +208,9 @@ fn attempt(machine: &mut Machine, check: &Check, limit: Duration) -> Result<Seen
             Ok(judge_command(&output, contains.as_deref()))
         }
         Check::Mount { path, device } => {
-            // Three lines: the mounted device, the named one, and the disk that the mounted one is a part of.
-            let script = format!(
-                "source=$(findmnt --noheadings --nofsroot --output SOURCE --mountpoint {path} | tail -n 1)\n\
-                 echo \"$source\"; readlink -e {device} || echo; \
-                 [ -z \"$source\" ] || lsblk --noheadings --nodeps --paths --output PKNAME \"$source\"",
-                path = quoted(path),
-                device = quoted(device),
-            );
+            let script = mount_script(path, device);
             let output = machine.ssh(&script, limit)?;
-            Ok(judge_mount(&output, path, device))
+            Ok(judge_mount(&output, path, device, machine.spec()))
         }
         Check::Console { contains } => {
             let said = machine.console();
@@ -267,24 +261,57 @@ fn judge_command(output: &Output, contains: Option<&str>) -> Seen {
     }
 }
 
-fn judge_mount(output: &Output, path: &str, device: &str) -> Seen {
+/// Prints the mounted device, what the device name leads to, then each device from the mounted one down to its disk, with
+/// the serial number where it has one. An empty line stands for what is not there.
+fn mount_script(path: &str, device: &str) -> String {
+    format!(
+        "source=$(findmnt --noheadings --nofsroot --output SOURCE --mountpoint {path} | tail -n 1)\n\
+         echo \"$source\"\n\
+         readlink -e {device} || echo\n\
+         [ -n \"$source\" ] || exit 0\n\
+         for name in $(lsblk --inverse --list --noheadings --output KNAME \"$source\"); do\n\
+         cd \"/sys/class/block/$name\" || continue\n\
+         echo \"/dev/$name $(cat serial device/serial 2>/dev/null)\"\n\
+         done",
+        path = quoted(path),
+        device = quoted(device),
+    )
+}
+
+fn judge_mount(output: &Output, path: &str, device: &str, spec: &MachineSpec) -> Seen {
     let mut lines = output.stdout.lines().map(str::trim);
-    let (mounted, named, disk) = (
-        lines.next().unwrap_or_default(),
-        lines.next().unwrap_or_default(),
-        lines.next().unwrap_or_default(),
-    );
+    let (mounted, named) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let below: Vec<(&str, &str)> = lines
+        .map(|line| line.split_once(' ').unwrap_or((line, "")))
+        .map(|(name, serial)| (name, serial.trim()))
+        .collect();
     if output.stdout.is_empty() {
-        Err(failure(output))
-    } else if mounted.is_empty() {
-        Err(format!("nothing is mounted at {path}"))
-    } else if named.is_empty() {
-        Err(format!("the machine has no {device}; {path} is {mounted}"))
-    } else if named == mounted || named == disk {
-        Ok(format!("{path} is {mounted}, and {device} is {named}"))
-    } else {
-        Err(format!("{path} is {mounted}, but {device} is {named}"))
+        return Err(failure(output));
     }
+    if mounted.is_empty() {
+        return Err(format!("nothing is mounted at {path}"));
+    }
+    if named.is_empty() {
+        return Err(format!("the machine has no {device}; {path} is {mounted}"));
+    }
+    let Some(disk) = spec.disk(device) else {
+        let attached: Vec<_> = spec.disks.iter().map(|disk| disk.device.as_str()).collect();
+        return Err(format!("no volume is attached as {device}; there are {}", attached.join(", ")));
+    };
+    let is_below = |disk: &Disk| below.iter().any(|(_, serial)| *serial == disk.serial());
+    if !is_below(disk) {
+        let other = match spec.disks.iter().find(|disk| is_below(disk)) {
+            Some(other) => format!("the volume attached as {}", other.device),
+            None => "on no volume of the image".to_owned(),
+        };
+        return Err(format!("{path} is {mounted}, {other}, but {device} is {named}"));
+    }
+    if named != mounted && !below.iter().any(|(name, _)| *name == named) {
+        return Err(format!(
+            "{path} is {mounted}, the volume attached as {device}, but in the machine {device} is {named}"
+        ));
+    }
+    Ok(format!("{path} is {mounted}, and {device} is {named}, serial number {}", disk.serial()))
 }
 
 /// Why a command did not end well, in one or some lines.
@@ -319,7 +346,9 @@ fn cloud_init(machine: &mut Machine, limit: Duration) -> Result<Option<Seen>, Bo
         limit,
     )?;
     let text = output.stdout.trim_start_matches(['.', '\n']);
-    let source = text.lines().find_map(|line| line.strip_prefix("detail: ")).unwrap_or_default().to_owned();
+    // Older versions give the detail a line of its own.
+    let source = text.split_once("detail:").map_or("", |(_, rest)| rest.trim_start());
+    let source = source.lines().next().unwrap_or_default().to_owned();
     Ok(match output.status {
         Some(99) => None,
         Some(0) => Some(Ok(format!("done; {source}"))),
@@ -385,15 +414,33 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_is_the_named_device_or_a_part_of_it() {
-        let judge = |lines: &str| judge_mount(&output(0, lines, ""), "/srv/data", "/dev/xvdf");
-        assert!(judge("/dev/vdb\n/dev/vdb\n\n").is_ok());
-        assert!(judge("/dev/nvme1n1p1\n/dev/nvme1n1\n/dev/nvme1n1\n").is_ok());
-        assert!(judge("/dev/vdc\n/dev/vdb\n\n").unwrap_err().contains("but /dev/xvdf is /dev/vdb"));
-        assert!(judge("/dev/vdb\n\n\n").unwrap_err().contains("the machine has no /dev/xvdf"));
-        assert!(judge("\n/dev/vdb\n").unwrap_err().contains("nothing is mounted at /srv/data"));
-        let lost = judge_mount(&output(255, "", "Connection refused"), "/srv/data", "/dev/xvdf").unwrap_err();
-        assert_eq!(lost, "ssh failed: Connection refused");
+    fn a_mount_is_on_the_volume_that_is_attached_under_the_name() {
+        let profile = crate::Profile::load("x86_64-nitro", None).unwrap();
+        let disks = ["/dev/xvda", "/dev/xvdf", "/dev/sdg"].map(|device| Disk::volume(device, "x"));
+        let [_, f, g] = disks.each_ref().map(Disk::serial);
+        let spec = MachineSpec::new(profile, Accel::Tcg, "x", disks.into());
+        let judge =
+            |device: &str, lines: &str| judge_mount(&output(0, lines, ""), "/srv/data", device, &spec);
+        let fails = |device, lines: &str| judge(device, lines).unwrap_err();
+
+        assert!(judge("/dev/xvdf", &format!("/dev/vdb\n/dev/vdb\n/dev/vdb {f}\n")).is_ok());
+        assert!(judge("/dev/sdf", &format!("/dev/vdb\n/dev/vdb\n/dev/vdb {f}\n")).is_ok());
+        let partition = format!("/dev/nvme1n1p1\n/dev/nvme1n1\n/dev/nvme1n1p1 \n/dev/nvme1n1 {f}\n");
+        assert!(judge("/dev/xvdf", &partition).is_ok());
+
+        let other = format!("/dev/vdc\n/dev/vdb\n/dev/vdc {g}\n");
+        let expected = "/srv/data is /dev/vdc, the volume attached as /dev/sdg, but /dev/xvdf is /dev/vdb";
+        assert_eq!(fails("/dev/xvdf", &other), expected);
+        assert!(fails("/dev/xvdf", "tmpfs\n/dev/vdb\n").contains("on no volume of the image"));
+        let misnamed = format!("/dev/vdb\n/dev/vdc\n/dev/vdb {f}\n");
+        assert!(fails("/dev/xvdf", &misnamed).contains("but in the machine /dev/xvdf is /dev/vdc"));
+        assert!(fails("/dev/xvdf", "/dev/vdb\n\n").contains("the machine has no /dev/xvdf"));
+        assert!(
+            fails("/dev/xvdh", "/dev/vdb\n/dev/x\n").contains("there are /dev/xvda, /dev/xvdf, /dev/sdg")
+        );
+        assert!(fails("/dev/xvdf", "\n/dev/vdb\n").contains("nothing is mounted at /srv/data"));
+        let lost = judge_mount(&output(255, "", "Connection refused"), "/srv/data", "/dev/xvdf", &spec);
+        assert_eq!(lost.unwrap_err(), "ssh failed: Connection refused");
     }
 
     #[test]

@@ -10,8 +10,9 @@
 //! - **Identity:** SMBIOS type 1 with manufacturer `Amazon EC2` and a UUID and serial number that are equal and begin
 //!   with `ec2`; the board's asset tag is the instance id. Stock cloud-init takes that for EC2.
 //! - **Metadata service:** IMDSv2 at 169.254.169.254 ([`MetadataService`]).
-//! - **Volumes:** each disk's serial number is `vol` and 17 hexadecimal digits ([`volume_serial`]). Which device
-//!   name it has on EC2 is told in SMBIOS type 11 (OEM strings), one string a disk:
+//! - **Volumes:** each disk's serial number has 20 characters, as EC2's have: `vol` and 17 hexadecimal digits for an
+//!   EBS volume ([`volume_serial`]), `AWS` and 17 for instance store, which is blank at each start. Which device
+//!   name a disk has on EC2 is told in SMBIOS type 11 (OEM strings), one string a disk:
 //!   `bakehouse:device:<serial>=<device name>`, such as `bakehouse:device:vol0123456789abcdef0=/dev/xvdf`.
 //!   Linux shows these in `/sys/firmware/dmi/entries/11-0/raw`: a header of 5 bytes, then the strings, each ended by NUL.
 //! - **Network:** one card with the address 172.31.0.15 in a network that ends at the metadata service: QEMU's

@@ -27,16 +27,31 @@ impl Disk {
         Self { device: device.into(), base: Some(base.into()), size: None, ephemeral: None }
     }
 
-    /// The serial number by which the guest knows the volume: `vol` and 17 hexadecimal digits, derived from the
-    /// device name.
+    /// The serial number by which the guest knows the disk, derived from the device name: as EC2's own, `vol` and 17
+    /// hexadecimal digits for an EBS volume, `AWS` and as many for instance store.
     pub fn serial(&self) -> String {
-        volume_serial(&self.device)
+        match self.ephemeral {
+            None => volume_serial(&self.device),
+            Some(_) => {
+                format!("AWS{}", derived_digits(&["instance store serial", &self.device]).to_uppercase())
+            }
+        }
     }
 }
 
-/// The serial number of the volume at an EC2 device name: `vol` and 17 hexadecimal digits.
+/// The serial number of the EBS volume at an EC2 device name: `vol` and 17 hexadecimal digits.
 pub fn volume_serial(device: &str) -> String {
     format!("vol{}", derived_digits(&["volume serial", device]))
+}
+
+/// The disk that a device name means, without its `/dev/`: /dev/sdf and /dev/xvdf are one, and the root's /dev/sda1
+/// is a whole disk.
+fn disk_named(device: &str) -> String {
+    let name = device.strip_prefix("/dev/").unwrap_or(device).trim_end_matches(|c: char| c.is_ascii_digit());
+    match name.strip_prefix("sd") {
+        Some(letter) => format!("xvd{letter}"),
+        None => name.to_owned(),
+    }
 }
 
 /// What to boot, and what it is told about itself.
@@ -97,7 +112,13 @@ impl MachineSpec {
         }
     }
 
-    /// What the metadata service tells the machine. `public_key` is an OpenSSH public key line.
+    /// The disk that is attached under a device name, by either of its names.
+    pub fn disk(&self, device: &str) -> Option<&Disk> {
+        self.disks.iter().find(|disk| disk_named(&disk.device) == disk_named(device))
+    }
+
+    /// What the metadata service tells the machine. `public_key` is an OpenSSH public key line. As on EC2, instance
+    /// store on NVMe is not in the block device mapping.
     pub fn instance(&self, public_key: &str) -> Instance {
         let mut block_devices = Vec::new();
         let mut volumes = 0;
@@ -106,7 +127,9 @@ impl MachineSpec {
                 block_devices.push(("ami".into(), disk.device.clone()));
                 block_devices.push(("root".into(), disk.device.clone()));
             } else if let Some(number) = disk.ephemeral {
-                block_devices.push((format!("ephemeral{number}"), disk.device.clone()));
+                if self.profile.disk_bus != DiskBus::Nvme {
+                    block_devices.push((format!("ephemeral{number}"), disk.device.clone()));
+                }
             } else {
                 volumes += 1;
                 block_devices.push((format!("ebs{volumes}"), disk.device.clone()));
@@ -352,14 +375,50 @@ mod tests {
         let field = |name: &str| smbios[0].split(',').find_map(|field| field.strip_prefix(name)).unwrap();
         assert_eq!(field("uuid="), field("serial="));
         assert!(field("uuid=").starts_with("ec2"));
-        for device in ["/dev/xvda", "/dev/sdb", "/dev/xvdf"] {
-            let serial = volume_serial(device);
+        let blank = Disk { ephemeral: Some(0), ..Disk::volume("/dev/sdb", "") };
+        assert!(blank.serial().starts_with("AWS") && volume_serial("/dev/xvdf").starts_with("vol"));
+        for (device, serial) in [
+            ("/dev/xvda", volume_serial("/dev/xvda")),
+            ("/dev/sdb", blank.serial()),
+            ("/dev/xvdf", volume_serial("/dev/xvdf")),
+        ] {
             assert_eq!(serial.len(), 20);
             let told = format!("type=11,value=bakehouse:device:{serial}={device}");
             assert!(smbios.contains(&told.as_str()), "{told}");
             assert!(
                 values(&arguments, "-device").iter().any(|shown| shown.contains(&format!("serial={serial}")))
             );
+        }
+    }
+
+    #[test]
+    fn on_nitro_every_volume_is_an_nvme_disk_with_a_controller() {
+        let folder = tempfile::tempdir().unwrap();
+        for (profile, code) in
+            [("x86_64-nitro", "OVMF_CODE_4M.fd"), ("aarch64-nitro", "AAVMF_CODE.no-secboot.fd")]
+        {
+            std::fs::write(folder.path().join(code), []).unwrap();
+            let firmware = FirmwareDirs { qemu_data: Vec::new(), uefi: vec![folder.path().into()] };
+            let arguments = arguments(profile, firmware).unwrap();
+            let devices = values(&arguments, "-device");
+            let disks: Vec<_> = devices.iter().filter(|device| device.contains("drive=")).collect();
+            assert!(disks.len() == 3 && disks.iter().all(|disk| disk.starts_with("nvme,")), "{disks:?}");
+        }
+    }
+
+    #[test]
+    fn a_disk_is_found_by_either_of_its_names() {
+        let profile = Profile::load("x86_64-bios", None).unwrap();
+        let disks = ["/dev/sda1", "/dev/sdb", "/dev/xvdf"].map(|device| Disk::volume(device, "x"));
+        let spec = MachineSpec::new(profile, Accel::Tcg, "x", disks.into());
+        for (asked, found) in [
+            ("/dev/xvda", Some("/dev/sda1")),
+            ("/dev/sda1", Some("/dev/sda1")),
+            ("/dev/xvdb", Some("/dev/sdb")),
+            ("/dev/sdf", Some("/dev/xvdf")),
+            ("/dev/xvdg", None),
+        ] {
+            assert_eq!(spec.disk(asked).map(|disk| disk.device.as_str()), found, "{asked}");
         }
     }
 
@@ -401,6 +460,9 @@ mod tests {
             .collect::<Vec<_>>();
         assert_eq!(devices, ["ami=/dev/xvda", "root=/dev/xvda", "ephemeral0=/dev/sdb", "ebs1=/dev/xvdf"]);
         assert_eq!(instance, spec.instance("ssh-ed25519 AAAA bakehouse"));
+        let nitro = MachineSpec { profile: Profile::load("x86_64-nitro", None).unwrap(), ..spec.clone() };
+        let names = nitro.instance("").block_devices.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names, ["ami", "root", "ebs1"]);
         let next = MachineSpec { launch: 2, ..spec.clone() };
         assert_ne!(next.instance_id(), spec.instance_id());
         assert_ne!(next.machine_uuid(), spec.machine_uuid());

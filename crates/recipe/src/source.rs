@@ -15,7 +15,10 @@ use crate::yaml::{self, Node, Value};
 use crate::{Arch, Recipe};
 
 /// The bases that the program carries, for `extends: builtin:…`.
-const BUILTIN: &[(&str, &str)] = &[("debian-13", include_str!("../../../recipes/base/debian-13.yaml"))];
+const BUILTIN: &[(&str, &str)] = &[
+    ("debian-13", include_str!("../../../recipes/base/debian-13.yaml")),
+    ("debian-12", include_str!("../../../recipes/base/debian-12.yaml")),
+];
 /// How many files a recipe may be built on, itself included.
 const MAX_FILES: usize = 16;
 /// Variables that the program defines.

@@ -84,11 +84,23 @@ fn another_greeting_reaches_every_text() {
 }
 
 #[test]
-fn the_carried_base_is_the_one_beside_the_examples() {
-    let carried = recipe(&[("recipe.yaml", "name: web\nextends: builtin:debian-13\n")], &[]);
-    let text = fs::read_to_string(Path::new(RECIPES).join("base/debian-13.yaml")).unwrap();
-    let beside = recipe(&[("recipe.yaml", "name: web\nextends: base.yaml\n"), ("base.yaml", &text)], &[]);
-    assert_eq!(serde_json::to_value(carried).unwrap(), serde_json::to_value(beside).unwrap());
+fn the_carried_bases_are_those_beside_the_examples() {
+    for name in ["debian-13", "debian-12"] {
+        let carried = recipe(&[("recipe.yaml", &format!("name: web\nextends: builtin:{name}\n"))], &[]);
+        let text = fs::read_to_string(Path::new(RECIPES).join(format!("base/{name}.yaml"))).unwrap();
+        let beside = recipe(&[("recipe.yaml", "name: web\nextends: base.yaml\n"), ("base.yaml", &text)], &[]);
+        assert_eq!(serde_json::to_value(carried).unwrap(), serde_json::to_value(beside).unwrap());
+    }
+}
+
+#[test]
+fn the_bases_differ_only_in_the_release() {
+    let text = |name: &str| {
+        let text = fs::read_to_string(Path::new(RECIPES).join(format!("base/{name}.yaml"))).unwrap();
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        lines.map(|line| format!("{line}\n").replace("bookworm", "trixie")).collect::<String>()
+    };
+    assert_eq!(text("debian-12"), text("debian-13"));
 }
 
 #[test]

@@ -39,6 +39,10 @@ pub(crate) fn configure(recipe: &Recipe, boot: &Boot, additions: &mut Additions<
             "machine",
         )?;
     }
+    // At the first boot of a machine it asks questions on the console, and waits for answers for ever.
+    if additions.root.exists(b"usr/lib/systemd/system/systemd-firstboot.service")? {
+        additions.link("/dev/null", "/etc/systemd/system/systemd-firstboot.service", "machine")?;
+    }
     // cloud-init makes ssh's host keys at an instance's first boot; without it somebody else must.
     if additions.root.exists(b"usr/sbin/sshd")? && !additions.root.exists(b"usr/bin/cloud-init")? {
         additions.text("/etc/systemd/system/ssh-host-keys.service", HOST_KEYS_UNIT, 0o644, "machine")?;

@@ -82,17 +82,21 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n\
 
 /// Every file system by its UUID: device names differ from one type of instance to the next. A machine boots without
 /// its extra volumes, and on a slow host without waiting for the EFI system partition, which only upgrades need: a
-/// boot never ends at an emergency shell that nobody can reach.
+/// boot never ends at an emergency shell that nobody can reach. Services start when the extra volumes are mounted, or
+/// have not come in two minutes.
 fn fstab(boot: &Boot) -> String {
     let mut text = String::from("# <file system> <mount point> <type> <options> <dump> <pass>\n");
     let _ = writeln!(text, "UUID={} / ext4 defaults,errors=remount-ro 0 1", format_uuid(boot.root_uuid));
     let (high, low) = (boot.esp_id >> 16, boot.esp_id & 0xffff);
-    let _ = writeln!(text, "UUID={high:04X}-{low:04X} /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=300s 0 0");
+    let _ = writeln!(
+        text,
+        "UUID={high:04X}-{low:04X} /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=300s 0 0"
+    );
     for mount in &boot.mounts {
         let path = mount.path.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
         let _ = writeln!(
             text,
-            "UUID={} {path} {} defaults,nofail,x-systemd.device-timeout=30s 0 2",
+            "UUID={} {path} {} defaults,nofail,x-systemd.before=local-fs.target,x-systemd.device-timeout=120s 0 2",
             format_uuid(mount.uuid),
             mount.kind
         );
@@ -184,7 +188,7 @@ mod tests {
             [
                 "UUID=abababab-abab-abab-abab-abababababab / ext4 defaults,errors=remount-ro 0 1",
                 "UUID=0012-ABCD /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=300s 0 0",
-                "UUID=11111111-1111-1111-1111-111111111111 /srv/my\\040data ext4 defaults,nofail,x-systemd.device-timeout=30s 0 2",
+                "UUID=11111111-1111-1111-1111-111111111111 /srv/my\\040data ext4 defaults,nofail,x-systemd.before=local-fs.target,x-systemd.device-timeout=120s 0 2",
             ]
         );
     }

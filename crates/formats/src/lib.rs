@@ -4,12 +4,15 @@
 //! appears at its path complete or not at all; or a [`block::BlockSource`]. *What it may not know:* the store, and
 //! what is on the disk.
 //!
-//! So far: raw, the disk's bytes as they are, with holes where nothing is.
+//! Raw is the disk's bytes as they are, with holes where nothing is. [`vmdk`] is the compressed form that clouds import.
 
 mod raw;
+mod regions;
 mod target;
+pub mod vmdk;
 
 pub use raw::{RawFile, RawStats, write_raw};
+pub use vmdk::{VmdkFile, VmdkOptions, VmdkStats, write_raw_and_vmdk, write_vmdk};
 
 use std::io;
 use std::path::PathBuf;
@@ -72,6 +75,34 @@ pub enum Error {
         to: u64,
         /// What went wrong.
         source: io::Error,
+    },
+    /// A VMDK cannot be made of a disk of this size.
+    #[error("{path}: a VMDK holds a disk of 1 to {max} bytes, this disk has {size}")]
+    DiskSize {
+        /// The image's path.
+        path: PathBuf,
+        /// The disk's size in bytes.
+        size: u64,
+        /// The largest disk in bytes.
+        max: u64,
+    },
+    /// A VMDK's places are sector numbers of 32 bits.
+    #[error(
+        "{path}: compressed, the disk takes more than the {max} bytes that a VMDK can have; write it as raw"
+    )]
+    VmdkTooLarge {
+        /// The image's path.
+        path: PathBuf,
+        /// The largest file in bytes.
+        max: u64,
+    },
+    /// The file is no VMDK that can be read here.
+    #[error("{path}: {source}")]
+    Vmdk {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: vmdk::VmdkError,
     },
     /// The image file could not be written or read.
     #[error("{path}: {action}: {source}")]

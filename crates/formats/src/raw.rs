@@ -3,18 +3,17 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use block::{BlockSource, KIB, MIB};
+use block::{BlockSource, MIB};
 use rayon::prelude::*;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::Error;
+use crate::regions::Regions;
 use crate::target::{Target, write_error};
 
 /// Most bytes in one read and one write.
 const CHUNK: u64 = 4 * MIB;
-/// A file's holes are at least this large and begin at its multiples.
-const PAGE: u64 = 4 * KIB;
 
 /// What [`write_raw`] wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,26 +61,7 @@ pub fn write_raw(
 
 /// Runs of data as pieces to write: in whole pages, joined where they touch, cut at the multiples of [`CHUNK`].
 fn chunks(data: impl Iterator<Item = (u64, u64)>, size: u64) -> Vec<(u64, u64)> {
-    let mut chunks: Vec<(u64, u64)> = Vec::new();
-    for (offset, len) in data {
-        let mut start = offset / PAGE * PAGE;
-        let end = (offset + len).next_multiple_of(PAGE).min(size);
-        if let Some((last, last_len)) = chunks.last() {
-            start = start.max(last + last_len);
-        }
-        while start < end {
-            let stop = end.min((start / CHUNK + 1) * CHUNK);
-            match chunks
-                .last_mut()
-                .filter(|(last, last_len)| last + *last_len == start && !start.is_multiple_of(CHUNK))
-            {
-                Some((_, last_len)) => *last_len += stop - start,
-                None => chunks.push((start, stop - start)),
-            }
-            start = stop;
-        }
-    }
-    chunks
+    Regions::new(data, size, CHUNK).flat_map(|region| region.pieces).collect()
 }
 
 /// A raw image file (or a block device) as a disk. Holes are zeros; the file must not change while it is read.

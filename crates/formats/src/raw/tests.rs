@@ -6,6 +6,7 @@ use block::{BlockMap, BlockMapBuilder, Content, Digest, GIB, Origin, ReadAt};
 use proptest::prelude::*;
 
 use super::*;
+use crate::regions::PAGE;
 
 const TEST: Origin = Origin::Structure("test");
 

@@ -77,7 +77,7 @@ pub enum Error {
     Cache(#[from] debian::cache::CacheError),
     /// The root file system could not be made.
     #[error(transparent)]
-    Root(#[from] rootfs::Error),
+    Root(rootfs::Error),
     /// A file system could not be written.
     #[error("{device}: {source}")]
     FileSystem {
@@ -140,7 +140,6 @@ impl Error {
                 )
             }
             Self::Disk(error) => matches!(error, disk::Error::TooSmall { .. }),
-            Self::Root(error) => matches!(error, rootfs::Error::Recipe { .. }),
             _ => false,
         }
     }
@@ -148,6 +147,15 @@ impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, action, source }
+    }
+}
+
+impl From<rootfs::Error> for Error {
+    fn from(error: rootfs::Error) -> Self {
+        match error {
+            rootfs::Error::Recipe(diagnostics) => Self::Recipe(diagnostics),
+            error => Self::Root(error),
+        }
     }
 }
 

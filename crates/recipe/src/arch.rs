@@ -34,11 +34,11 @@ impl Arch {
         }
     }
 
-    /// The name that EC2's API uses: `x86_64`, `arm64`.
-    pub fn ec2(self) -> &'static str {
+    /// What EC2 calls it: `x86_64`, `arm64`.
+    pub fn ec2(self) -> catalog::Architecture {
         match self {
-            Self::X86_64 => "x86_64",
-            Self::Aarch64 => "arm64",
+            Self::X86_64 => catalog::Architecture::X86_64,
+            Self::Aarch64 => catalog::Architecture::Arm64,
         }
     }
 }

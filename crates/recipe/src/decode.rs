@@ -9,12 +9,14 @@ mod volumes;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use catalog::Rule;
+
+use crate::Arch;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::language::{self, Keys, Shape};
 use crate::model::Recipe;
 use crate::nearest::{advice, nearest};
 use crate::yaml::{Key, Node, Value};
-use crate::{Arch, limits};
 
 use names::is_file_name;
 pub(crate) use names::{is_package_name, is_package_version};
@@ -30,6 +32,8 @@ pub(crate) fn decode(root: &Node, arch: Arch, problems: &mut Vec<Diagnostic>) ->
     let users = decoder.users(root);
     let volumes = decoder.volumes(root);
     let (kernel, kernel_span) = decoder.kernel(root);
+    let (files, web) = (decoder.files(root), decoder.web(root));
+    decoder.hidden_files(root, &volumes, &files, web.as_ref());
     let recipe = Recipe {
         image_name: image_name.unwrap_or_default(),
         version: version.map(|(text, _)| text),
@@ -41,8 +45,8 @@ pub(crate) fn decode(root: &Node, arch: Arch, problems: &mut Vec<Diagnostic>) ->
         packages: decoder.packages(root),
         recommends: decoder.truth(root, "recommends").unwrap_or(false),
         motd: decoder.motd(root),
-        web: decoder.web(root),
-        files: decoder.files(root),
+        web,
+        files,
         services: decoder.services(root),
         run: decoder.run(root),
         image: decoder.image(root),
@@ -245,13 +249,19 @@ impl Decoder<'_> {
             Some((version, at)) => (format!("{name}-{version}"), at),
             None => (name.clone(), span),
         };
-        let (least, most) = limits::IMAGE_NAME;
-        if !(least..=most).contains(&image.len()) {
-            let message = format!("the image's name has {} characters", image.len());
-            self.error(at, message, format!("EC2 takes {least} to {most}"), "choose another name or version");
-            return None;
+        let broken = catalog::image_name_rules(&image);
+        for rule in &broken {
+            let (message, label) = match rule {
+                Rule::NameLength { length, .. } => {
+                    let (least, most) = catalog::IMAGE_NAME;
+                    let message = format!("the image's name has {}", count(*length, "character"));
+                    (message, format!("EC2 takes {least} to {most}"))
+                }
+                other => (format!("EC2 does not take the image's name: {other}"), String::new()),
+            };
+            self.error(at, message, label, "choose another name or version");
         }
-        Some(image)
+        broken.is_empty().then_some(image)
     }
 
     /// A path in the image: absolute, without `.`, `..`, doubled slashes and a slash at its end.
@@ -344,6 +354,11 @@ impl Decoder<'_> {
         }
         Some(real)
     }
+}
+
+/// `1 character`, `2 characters`.
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What an I/O error says, without the number of the system.

@@ -4,7 +4,6 @@
 use serde_json::{Map, Value, json};
 
 use crate::diagnostic::Diagnostic;
-use crate::limits;
 use crate::nearest::advice;
 use crate::yaml::{self, Key, Node};
 
@@ -83,12 +82,12 @@ pub(crate) const RECIPE: Keys = keys(
         field(
             "extends",
             ANY,
-            "The recipe to build on: a path relative to this file, or builtin:debian-13. Mappings merge, lists append, all else is replaced.",
+            "The recipe to build on: a path relative to this file, or builtin:debian-13. Mappings merge, lists append (but not architectures), all else is replaced.",
         ),
         field(
             "architectures",
             Shape::List(&Shape::Choice(ARCHITECTURES)),
-            "The architectures to bake for; both when left out.",
+            "The architectures to bake for; both when left out. Unlike other lists, a recipe's own takes the place of its base's, so that it can be for fewer.",
         ),
         field(
             "vars",
@@ -247,7 +246,7 @@ pub(crate) const VOLUME: Keys = keys(
         field(
             "filesystem",
             Shape::Choice(FILESYSTEMS),
-            "ext4; when left out, a data volume is blank unless label, mount or source is given.",
+            "ext4; when left out, a data volume is blank, and takes no label, mount or source.",
         ),
         field("label", Shape::Text("^[^/\\s]{1,16}$"), "The file system's label, 16 bytes at most."),
         field("mount", ABSOLUTE, "Where the file system is mounted."),
@@ -259,7 +258,7 @@ pub(crate) const VOLUME: Keys = keys(
         ),
         field(
             "ephemeral",
-            Shape::Number(0, limits::EPHEMERAL),
+            Shape::Number(0, catalog::MAX_EPHEMERAL as u64),
             "The number of an instance store volume: blank at each start.",
         ),
     ],
@@ -411,7 +410,8 @@ pub(crate) fn check_structure(
                         "<<" => {
                             Some("YAML 1.2 has no merge key: use `extends`, or write the keys out".to_owned())
                         }
-                        text => advice(text, &keys.names(), "its keys are"),
+                        text => foreign_key(keys.what, text)
+                            .or_else(|| advice(text, &keys.names(), "its keys are")),
                     };
                     problems.push(
                         key.span
@@ -450,6 +450,31 @@ pub(crate) fn check_structure(
         }
     };
     Some(yaml::Node { span, value })
+}
+
+/// What to write for a key that EC2 has for the same thing, or does not take in an image.
+fn foreign_key(what: &str, key: &str) -> Option<String> {
+    let plain: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
+    let instead = match (what, plain.to_ascii_lowercase().as_str()) {
+        ("a volume", "devicename") => "device",
+        ("a volume", "volumesize") => "size",
+        ("a volume", "volumetype") => "type",
+        ("a volume", "virtualname") => "ephemeral",
+        ("a volume", "fs" | "fstype" | "format") => "filesystem",
+        ("a volume", "mountpoint" | "path") => "mount",
+        ("a volume", "deleteontermination") => "delete_on_termination",
+        ("a volume", "kmskeyid" | "kmskey" | "kms") => {
+            return Some("an image names no key: give it when the image is copied or launched".to_owned());
+        }
+        ("a volume", "snapshotid" | "snapshot") => {
+            return Some("volumes are made from the recipe: fill one with `source`".to_owned());
+        }
+        ("the image's options", "imdssupport") => "imds",
+        ("the image's options", "enasupport") => "ena",
+        ("the image's options", "bootmode") => "boot_mode",
+        _ => return None,
+    };
+    Some(format!("did you mean `{instead}`?"))
 }
 
 /// The JSON Schema (draft 2020-12) of a recipe file, for editors. Every text may hold `${{ variables }}`, so numbers

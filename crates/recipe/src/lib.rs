@@ -14,10 +14,8 @@
 
 mod arch;
 mod decode;
-mod device;
 mod diagnostic;
 mod language;
-mod limits;
 mod lock;
 mod model;
 mod nearest;
@@ -26,17 +24,15 @@ mod variables;
 mod yaml;
 
 pub use arch::{Arch, UnknownArch};
-pub use device::DeviceName;
+pub use catalog::{BootMode, DeviceName, VolumeType};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Span};
 pub use language::schema;
-pub use limits::LIMITS_DATE;
 pub use lock::{
     LOCK_VERSION, Lock, LockError, LockedArch, LockedPackage, LockedSource, SourceRole, format_time,
     parse_time,
 };
 pub use model::{
-    BootMode, Check, Distribution, Family, FileSpec, Filesystem, ImageOptions, Kernel, MotdScript,
-    PackageRequest, Payload, Recipe, RunStep, Services, User, Volume, VolumeType, Web, WebEntry,
-    request_digest,
+    Check, Distribution, Family, FileSpec, Filesystem, ImageOptions, Kernel, MotdScript, PackageRequest,
+    Payload, Recipe, RunStep, Services, Unit, User, Volume, Web, WebEntry, request_digest,
 };
 pub use source::{LoadOptions, Source, load};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use block::{Digest, Hasher};
 use serde::Serialize;
 
-use crate::{Arch, DeviceName, Span};
+use crate::{Arch, BootMode, DeviceName, Span, VolumeType};
 
 /// A recipe for one architecture: bases merged, variables put in, every rule of the language checked. Paths of
 /// sources are absolute and were there when it was read.
@@ -236,10 +236,26 @@ pub struct User {
 /// Units to switch on and off; no unit is in both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Services {
-    /// Units that start at boot, with their suffix: `apache2.service`.
-    pub enable: Vec<String>,
+    /// Units that start at boot.
+    pub enable: Vec<Unit>,
     /// Units that do not.
-    pub disable: Vec<String>,
+    pub disable: Vec<Unit>,
+}
+
+/// A unit of systemd. As JSON: its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub struct Unit {
+    /// Its name with its suffix: `apache2.service`.
+    pub name: String,
+    /// Where the recipe asks for it.
+    pub span: Span,
+}
+
+impl From<Unit> for String {
+    fn from(unit: Unit) -> Self {
+        unit.name
+    }
 }
 
 /// A script that runs in the image while it is baked.
@@ -252,30 +268,6 @@ pub struct RunStep {
     /// Where the recipe says so.
     #[serde(skip)]
     pub span: Span,
-}
-
-/// A type of EBS volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "EC2's own names")]
-pub enum VolumeType {
-    Gp3,
-    Gp2,
-    Io1,
-    Io2,
-    St1,
-    Sc1,
-    Standard,
-}
-
-impl VolumeType {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Gp3, Self::Gp2, Self::Io1, Self::Io2, Self::St1, Self::Sc1, Self::Standard];
-
-    /// EC2's name: `gp3`.
-    pub fn as_str(self) -> &'static str {
-        crate::limits::VOLUMES[self as usize].name
-    }
 }
 
 /// A file system that can be made.
@@ -327,29 +319,6 @@ impl Volume {
     /// The size in GiB, rounded up.
     pub fn size_gib(&self) -> u64 {
         self.size.div_ceil(block::GIB)
-    }
-}
-
-/// How firmware starts the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BootMode {
-    /// UEFI where the instance has it, BIOS elsewhere.
-    UefiPreferred,
-    /// UEFI only.
-    Uefi,
-    /// BIOS only.
-    LegacyBios,
-}
-
-impl BootMode {
-    /// EC2's name: `uefi-preferred`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UefiPreferred => "uefi-preferred",
-            Self::Uefi => "uefi",
-            Self::LegacyBios => "legacy-bios",
-        }
     }
 }
 

@@ -330,7 +330,8 @@ fn read_file(path: &Path, depth: usize) -> Result<SourceFile, Box<Diagnostic>> {
     }
 }
 
-/// Mappings merge, lists append, all else is replaced. A child's empty value takes away what is inherited, unless
+/// Mappings merge, lists append, all else is replaced; `architectures` too, so that a recipe can be for fewer than its
+/// base. A child's empty value takes away what is inherited, unless
 /// that is a list or a mapping.
 fn merge(base: Node, child: Node) -> Node {
     if child.is_null() && !matches!(base.value, Value::Scalar(_)) {
@@ -343,7 +344,11 @@ fn merge(base: Node, child: Node) -> Node {
                 match merged.iter().position(|(other, _)| other.text == key.text) {
                     Some(at) => {
                         let (_, inherited) = merged.remove(at);
-                        merged.insert(at, (key, merge(inherited, node)));
+                        let node = match key.text.as_str() {
+                            "architectures" if !node.is_null() => node,
+                            _ => merge(inherited, node),
+                        };
+                        merged.insert(at, (key, node));
                     }
                     None => merged.push((key, node)),
                 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use proptest::prelude::*;
 use recipe::{
-    Arch, BootMode, Check, Diagnostics, Kernel, LoadOptions, Payload, Recipe, Source, VolumeType, load,
+    Arch, BootMode, Check, Diagnostics, Kernel, LoadOptions, Payload, Recipe, Source, Unit, VolumeType, load,
     request_digest,
 };
 
@@ -156,7 +156,7 @@ fn mappings_merge_lists_append_and_the_rest_is_replaced() {
         &[
             (
                 "recipe.yaml",
-                "name: web\nextends: base/a.yaml\nkernel: generic\npackages: [bb, -sudo, c1]\nmotd: {10-a: null, 20-b: '#!/bin/b'}\ndistribution: {suite: bookworm}\ndescription: null\nrun:\n",
+                "name: web\nextends: base/a.yaml\nkernel: generic\npackages: [bb, -sudo, -htop=3, c1]\nmotd: {10-a: null, 20-b: '#!/bin/b'}\ndistribution: {suite: bookworm}\ndescription: null\nrun:\n",
             ),
             (
                 "base/a.yaml",
@@ -164,7 +164,7 @@ fn mappings_merge_lists_append_and_the_rest_is_replaced() {
             ),
             (
                 "lower.yaml",
-                "description: below\npackages: [vim, less]\ndistribution: {suite: trixie, components: [main, contrib], updates: false}\n",
+                "description: below\npackages: [vim, less, htop]\ndistribution: {suite: trixie, components: [main, contrib], updates: false}\n",
             ),
         ],
         &[],
@@ -204,8 +204,14 @@ fn an_entry_takes_the_place_of_the_bases_entry_of_the_same_name() {
     assert_eq!(files[0], ("/a", &Payload::Content("new".to_owned())));
     assert_eq!(files.len(), 2);
     assert!(!recipe.users[0].sudo);
-    assert_eq!(recipe.services.enable, ["b.service"]);
-    assert_eq!(recipe.services.disable, ["a.service", "c.service"]);
+    let units = |units: &[Unit]| -> Vec<String> { units.iter().map(|unit| unit.name.clone()).collect() };
+    assert_eq!(units(&recipe.services.enable), ["b.service"]);
+    assert_eq!(units(&recipe.services.disable), ["a.service", "c.service"]);
+    assert_eq!(format!("{:?}", recipe.services.disable[0].span).rsplit('/').next(), Some("recipe.yaml:6:22"));
+    assert_eq!(
+        serde_json::to_value(&recipe.services).unwrap(),
+        serde_json::json!({"enable": ["b.service"], "disable": ["a.service", "c.service"]})
+    );
 }
 
 #[test]
@@ -289,6 +295,22 @@ checks:
     assert_eq!((store.ephemeral, store.size_gib()), (Some(0), 1));
     assert_eq!((recipe.image.boot_mode, recipe.image.imds.as_deref()), (BootMode::LegacyBios, None));
     assert!(matches!(&recipe.checks[0], Check::Login { user, .. } if user == "admin"));
+}
+
+#[test]
+fn a_recipe_narrows_and_widens_the_architectures_of_its_base() {
+    let named = |own: &str, base: &str| {
+        let files = [
+            ("recipe.yaml", format!("name: web\nextends: base.yaml\n{own}")),
+            ("base.yaml", format!("packages: [less]\n{base}")),
+        ];
+        let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+        read(&files, &[]).unwrap().architectures().to_vec()
+    };
+    let both = "architectures: [x86_64, aarch64]\n";
+    assert_eq!(named("architectures: [aarch64]\n", both), [Arch::Aarch64]);
+    assert_eq!(named(both, "architectures: [aarch64]\n"), Arch::ALL);
+    assert_eq!(named("", "architectures: [aarch64]\n"), [Arch::Aarch64]);
 }
 
 #[test]

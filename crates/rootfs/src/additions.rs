@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use block::Origin;
-use recipe::{Payload, Recipe, RunStep, User};
+use recipe::{Diagnostic, Diagnostics, Payload, Recipe, RunStep, Span, Unit, User};
 use sandbox::Input;
 
 use crate::accounts::{Accounts, NewUser, add_user};
@@ -33,6 +33,15 @@ struct Owner {
 }
 
 const ROOT: Owner = Owner { uid: 0, gid: 0, mode: None };
+
+/// A mistake at its place in the recipe.
+fn mistake(span: &Span, message: String, label: String, help: Option<String>) -> Error {
+    Error::Recipe(span.error(message, label).maybe_help(help).into())
+}
+
+fn did_you_mean(nearest: Option<String>) -> Option<String> {
+    nearest.map(|name| format!("did you mean `{name}`?"))
+}
 
 impl<'a> Additions<'a> {
     pub(crate) fn new(root: &'a Root, time: i64) -> Self {
@@ -121,11 +130,10 @@ impl<'a> Additions<'a> {
             let attributes = self.attributes(owner, if executable { 0o755 } else { 0o644 });
             self.root.copy_in(source, path, attributes)?;
         } else {
-            return Err(Error::Recipe {
-                what: format!("source {}", source.display()),
-                problem: "is neither a file nor a folder nor a link; leave it out".into(),
-                nearest: None,
-            });
+            let problem = "this source is neither a file nor a folder nor a link";
+            return Err(Error::Recipe(
+                Diagnostic::about_file(source, problem).help("leave it out of the folder").into(),
+            ));
         }
         self.note(path, part)
     }
@@ -166,10 +174,9 @@ impl<'a> Additions<'a> {
     pub(crate) fn files(&mut self, recipe: &Recipe) -> Result<(), Error> {
         let accounts = Accounts::read(self.root)?;
         for file in &recipe.files {
-            let unknown = |kind: &str, name: &str, nearest: Option<String>| Error::Recipe {
-                what: format!("files: {}", file.path),
-                problem: format!("there is no {kind} `{name}` in the image"),
-                nearest,
+            let unknown = |kind: &str, name: &str, nearest: Option<String>| {
+                let message = format!("there is no {kind} `{name}` in the image");
+                mistake(&file.span, message, format!("belongs to {name}"), did_you_mean(nearest))
             };
             let uid = accounts
                 .user_or_number(&file.owner)
@@ -185,32 +192,25 @@ impl<'a> Additions<'a> {
 
     /// An account with its home, its keys and its right to become root.
     pub(crate) fn user(&mut self, user: &User) -> Result<(), Error> {
-        let wrong = |problem: String, nearest: Option<String>| Error::Recipe {
-            what: format!("users: {}", user.name),
-            problem,
-            nearest,
-        };
+        let wrong = |message: String, help: Option<String>| mistake(&user.span, message, String::new(), help);
         let accounts = Accounts::read(self.root)?;
         if accounts.user(user.name.as_bytes()).is_some() || accounts.group(user.name.as_bytes()).is_some() {
-            return Err(wrong(
-                "a user or group of this name comes with the packages; choose another name".into(),
-                None,
-            ));
+            let message = format!("a user or group `{}` comes with the packages", user.name);
+            return Err(wrong(message, Some("choose another name".to_owned())));
         }
         for group in &user.groups {
             if accounts.group(group.as_bytes()).is_none() {
-                let problem = format!("there is no group `{group}` in the image");
-                return Err(wrong(problem, nearest(group, accounts.group_names())));
+                let message = format!("there is no group `{group}` in the image");
+                return Err(wrong(message, did_you_mean(nearest(group, accounts.group_names()))));
             }
         }
         if !self.root.exists(user.shell.as_bytes())? {
-            return Err(wrong(
-                format!("there is no shell `{}` in the image; add its package", user.shell),
-                None,
-            ));
+            let message = format!("there is no shell `{}` in the image", user.shell);
+            return Err(wrong(message, Some("add its package to `packages`".to_owned())));
         }
         if user.sudo && !self.root.exists(b"etc/sudoers.d")? {
-            return Err(wrong("`sudo: true` needs the package sudo; add it to `packages`".into(), None));
+            let help = Some("add sudo to `packages`".to_owned());
+            return Err(wrong("`sudo: true` needs the package sudo".to_owned(), help));
         }
         let day = self.time.div_euclid(86_400);
         let new = NewUser { name: &user.name, groups: &user.groups, shell: &user.shell, day };
@@ -292,20 +292,23 @@ impl<'a> Additions<'a> {
             if units.is_empty() {
                 continue;
             }
-            for unit in units {
-                let template = unit
+            let mut unknown = Vec::new();
+            for Unit { name, span } in units {
+                let template = name
                     .split_once('@')
                     .and_then(|(name, rest)| Some(format!("{name}@.{}", rest.rsplit_once('.')?.1)));
-                if !known.contains(unit) && !template.is_some_and(|template| known.contains(&template)) {
-                    return Err(Error::Recipe {
-                        what: format!("services.{verb}"),
-                        problem: format!("there is no unit `{unit}` in the image"),
-                        nearest: nearest(unit, known.iter().map(String::as_bytes)),
-                    });
+                if !known.contains(name) && !template.is_some_and(|template| known.contains(&template)) {
+                    let help = did_you_mean(nearest(name, known.iter().map(String::as_bytes)))
+                        .unwrap_or_else(|| "add the package that brings it to `packages`".to_owned());
+                    let message = format!("there is no unit `{name}` in the image");
+                    unknown.push(span.error(message, "no package brings it").help(help));
                 }
             }
+            if !unknown.is_empty() {
+                return Err(Error::Recipe(Diagnostics(unknown)));
+            }
             let mut argv = vec!["systemctl", verb];
-            argv.extend(units.iter().map(String::as_str));
+            argv.extend(units.iter().map(|unit| unit.name.as_str()));
             programs.run_timed(&format!("services.{verb}"), &programs.sandbox(), &argv, Input::Null)?;
         }
         self.root.forget();

@@ -71,16 +71,9 @@ pub enum Error {
         /// What the sandbox said.
         source: sandbox::SandboxError,
     },
-    /// Something that the recipe asks for does not fit the packages.
-    #[error("{what}: {problem}{}", nearest.as_ref().map(|name| format!("; the nearest name is `{name}`")).unwrap_or_default())]
-    Recipe {
-        /// Which part of the recipe: `services.enable`, `users`, …
-        what: String,
-        /// What is wrong.
-        problem: String,
-        /// A name that exists and looks like the one given.
-        nearest: Option<String>,
-    },
+    /// Something that the recipe asks for does not fit the packages; the text is the whole message, with its place.
+    #[error("{0}")]
+    Recipe(recipe::Diagnostics),
     /// The boot loader's files are not as this program expects them.
     #[error("boot loader: {0}")]
     Boot(String),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Decoder, items, others};
+use catalog::{MAX_TAG_KEY, MAX_TAG_VALUE, MAX_TAGS, Rule};
+
+use super::{Decoder, count, items, others};
 use crate::language::{self, Shape};
-use crate::model::{BootMode, Check, ImageOptions, User, Volume};
+use crate::model::{Check, ImageOptions, User, Volume};
 use crate::nearest::advice;
 use crate::yaml::Node;
-use crate::{Arch, DeviceName, Span, limits};
+use crate::{Arch, BootMode, DeviceName, Span};
 
 impl Decoder<'_> {
     pub(super) fn image(&mut self, root: &Node) -> ImageOptions {
@@ -41,35 +43,39 @@ impl Decoder<'_> {
         }
         image.ena = self.truth(node, "ena").unwrap_or(true);
         let tags = others(node.get("tags"), &[]);
-        if let Some((key, _)) = tags.get(limits::TAGS) {
+        if let Some((key, _)) = tags.get(MAX_TAGS) {
             self.error(
                 &key.span,
-                format!("an image has {} tags at most", limits::TAGS),
+                format!("an image has {MAX_TAGS} tags at most"),
                 "one too many",
                 "take some away",
             );
         }
         for (key, value) in tags {
             let Some(scalar) = value.scalar() else { continue };
-            let (longest_key, longest_value) = limits::TAG;
-            if key.text.is_empty()
-                || key.text.chars().count() > longest_key
-                || key.text.to_lowercase().starts_with("aws:")
-            {
-                self.error(
-                    &key.span,
-                    format!("`{}` cannot be a tag", key.text),
-                    "",
-                    format!("1 to {longest_key} characters, not beginning with aws:"),
-                );
-            }
-            if scalar.text.chars().count() > longest_value {
-                self.error(
-                    &value.span,
-                    format!("the tag `{}` is too long", key.text),
-                    "",
-                    format!("{longest_value} characters at most"),
-                );
+            for rule in catalog::tag_rules(&key.text, &scalar.text) {
+                let (span, message, label, help) = match rule {
+                    Rule::TagKeyLength { length, .. } => (
+                        &key.span,
+                        "a tag's key is too long or empty",
+                        count(length, "character"),
+                        format!("EC2 takes 1 to {MAX_TAG_KEY}"),
+                    ),
+                    Rule::TagKeyReserved { .. } => (
+                        &key.span,
+                        "a tag's key begins with aws:",
+                        "such keys are AWS's own".to_owned(),
+                        "choose another key".to_owned(),
+                    ),
+                    Rule::TagValueLength { length, .. } => (
+                        &value.span,
+                        "a tag's value is too long",
+                        count(length, "character"),
+                        format!("EC2 takes {MAX_TAG_VALUE} at most"),
+                    ),
+                    _ => (&key.span, "EC2 does not take this tag", String::new(), rule.to_string()),
+                };
+                self.error(span, message, label, help);
             }
             image.tags.insert(key.text.clone(), scalar.text.clone());
         }
@@ -149,8 +155,8 @@ impl Decoder<'_> {
                 let path = self.image_path(&path, &path_span, "`path`")?;
                 let device = match DeviceName::new(&device) {
                     Ok(device) => device,
-                    Err(help) => {
-                        self.error(&span, format!("`{device}` is not a device name"), "", help);
+                    Err(bad) => {
+                        self.error(&span, format!("`{device}` is not a device name"), "", bad.help);
                         return None;
                     }
                 };

@@ -4,7 +4,7 @@ use super::names::{is_file_name, is_key_type, is_user_name, runnable_name, runs_
 use super::{Decoder, depth, first_line, items, others, same_file};
 use crate::Span;
 use crate::language;
-use crate::model::{FileSpec, MotdScript, Payload, RunStep, Services, User, Web, WebEntry};
+use crate::model::{FileSpec, MotdScript, Payload, RunStep, Services, Unit, User, Web, WebEntry};
 use crate::yaml::Node;
 
 impl Decoder<'_> {
@@ -287,7 +287,7 @@ impl Decoder<'_> {
         }
         let mut services = Services::default();
         for (index, (unit, span, on)) in listed.iter().enumerate() {
-            if services.enable.contains(unit) || services.disable.contains(unit) {
+            if services.enable.iter().chain(&services.disable).any(|known| known.name == *unit) {
                 continue;
             }
             // What a recipe says of a unit counts more than what its base says.
@@ -308,7 +308,8 @@ impl Decoder<'_> {
                     (says, by) = (*on, place);
                 }
             }
-            if says { services.enable.push(unit.clone()) } else { services.disable.push(unit.clone()) }
+            let unit = Unit { name: unit.clone(), span: by.clone() };
+            if says { services.enable.push(unit) } else { services.disable.push(unit) }
         }
         services
     }

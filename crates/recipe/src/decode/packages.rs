@@ -90,6 +90,8 @@ impl Decoder<'_> {
         let mut wanted: Vec<PackageRequest> = Vec::new();
         for (text, span) in self.texts(root, "packages") {
             if let Some(name) = text.strip_prefix('-') {
+                // Whatever its version: a list holds a package once.
+                let name = name.split('=').next().unwrap_or(name).trim();
                 let inherited =
                     wanted.iter().position(|other| other.name == name && !same_file(&other.span, &span));
                 match inherited {

@@ -1,11 +1,22 @@
 //! The disks, and what EC2 takes of them.
 
-use block::{GIB, MIB};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use block::{GIB, KIB, MIB};
+use catalog::{IOPS_PER_THROUGHPUT, VolumeRule, VolumeSettings};
 
 use super::{Decoder, items, same_file};
-use crate::model::{Filesystem, Volume, VolumeType};
+use crate::model::{FileSpec, Filesystem, Volume, Web};
 use crate::yaml::Node;
-use crate::{DeviceName, Span, language, limits};
+use crate::{DeviceName, Span, VolumeType, language};
+
+/// Folders that a machine needs before other volumes are mounted, with all below them.
+const TAKEN: [&str; 10] =
+    ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys"];
+/// Folders that it needs too, though something below them may well be mounted.
+const TAKEN_THEMSELVES: [&str; 8] =
+    ["/", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin", "/usr/share", "/var", "/var/lib"];
 
 impl Decoder<'_> {
     pub(super) fn volumes(&mut self, root: &Node) -> Vec<Volume> {
@@ -46,22 +57,28 @@ impl Decoder<'_> {
 
     /// The rules that look at several volumes.
     fn across_volumes(&mut self, root: &Node, volumes: &[Volume], unreadable: bool) {
-        let mut roots = volumes.iter().filter(|volume| volume.root);
-        match roots.next() {
-            None => {
-                // A volume that could not be read may have been the root.
-                if !unreadable {
-                    let span = root.key("volumes").map_or_else(|| root.span.clone(), |key| key.span.clone());
-                    self.error(
-                        &span,
-                        "no volume is the root",
-                        "none has `root: true`",
-                        "add {device: /dev/xvda, root: true, size: 4GiB}",
-                    );
-                }
+        let roots: Vec<&Volume> = volumes.iter().filter(|volume| volume.root).collect();
+        match roots[..] {
+            // A volume that could not be read may have been the root.
+            [] if unreadable => {}
+            [] => {
+                let span = root.key("volumes").map_or_else(|| root.span.clone(), |key| key.span.clone());
+                self.error(
+                    &span,
+                    "no volume is the root",
+                    "none has `root: true`",
+                    "add {device: /dev/xvda, root: true, size: 4GiB}",
+                );
             }
-            Some(first) => {
-                for second in roots {
+            [only] if !only.device.is_for_root() => self.error(
+                &only.span,
+                format!("the root cannot be `{}`", only.device),
+                "",
+                "the root is /dev/xvda or /dev/sda1",
+            ),
+            [_] => {}
+            [first, ref others @ ..] => {
+                for second in others {
                     self.error(
                         &second.span,
                         "two volumes are the root",
@@ -70,6 +87,14 @@ impl Decoder<'_> {
                     );
                 }
             }
+        }
+        for volume in volumes.iter().filter(|volume| !volume.root && volume.device.disk() == "xvda") {
+            self.error(
+                &volume.span,
+                format!("`{}` is kept for the root", volume.device),
+                "no root",
+                "add `root: true`, or take /dev/xvdf for data",
+            );
         }
         for (index, volume) in volumes.iter().enumerate() {
             for earlier in &volumes[..index] {
@@ -80,11 +105,7 @@ impl Decoder<'_> {
                     );
                     self.error(&volume.span, message, "the second", "give each its own number: ephemeral: 1");
                 }
-                if volume.mount.is_some() && volume.mount == earlier.mount {
-                    let message =
-                        format!("`{}` and `{}` are mounted at the same place", earlier.device, volume.device);
-                    self.error(&volume.span, message, "the second", "give each its own `mount`");
-                }
+                self.mounts(earlier, volume);
                 if volume.label.is_some() && volume.label == earlier.label {
                     let message = format!("`{}` and `{}` have the same label", earlier.device, volume.device);
                     self.error(&volume.span, message, "the second", "give each its own `label`");
@@ -110,33 +131,22 @@ impl Decoder<'_> {
             Some((text, span)) => self.source(&text, &span, true),
             None => None,
         };
+        let source_span = node.get("source").map(|node| node.span.clone());
         let label = self.text(node, "label");
         let filesystem = self.choice(node, "filesystem", language::FILESYSTEMS).map(|_| Filesystem::Ext4);
-        let has_content =
-            node.get("source").is_some() || label.is_some() || mount.is_some() || filesystem.is_some();
         let deleted = self.truth(node, "delete_on_termination");
         let (device, span) = self.text(node, "device")?;
         let device = match DeviceName::new(&device) {
             Ok(device) => device,
-            Err(help) => {
-                self.error(&span, format!("`{device}` is not a device name"), "", help);
+            Err(bad) => {
+                self.error(&span, format!("`{device}` is not a device name"), "", bad.help);
                 return None;
             }
         };
-        self.device_rules(&device, &span, root, ephemeral.is_some());
-        if let Some((label, span)) = &label
-            && (label.is_empty()
-                || label.len() > 16
-                || label.contains('/')
-                || label.contains(char::is_whitespace)
-                || label.contains(char::is_control))
-        {
-            self.error(
-                span,
-                format!("`{label}` cannot be a label"),
-                "",
-                "16 bytes at most, without spaces and slashes",
-            );
+        let blank_store = node.get("ephemeral").is_some();
+        self.device_rules(&device, &span, root, blank_store);
+        if let Some((label, span)) = &label {
+            self.label(label, span);
         }
         if let Some(number) = ephemeral {
             for key in [
@@ -177,22 +187,15 @@ impl Decoder<'_> {
                     "lay the folder down with `files:`",
                 );
             }
-        } else if let Some((path, span)) = &mount
-            && (path == "/"
-                || ["/proc", "/sys", "/dev", "/run"]
-                    .iter()
-                    .any(|taken| path == taken || path.starts_with(&format!("{taken}/"))))
-        {
-            self.error(
-                span,
-                format!("nothing can be mounted at `{path}`"),
-                "",
-                "choose a folder such as /srv/data",
-            );
+        } else if let Some((path, span)) = &mount {
+            self.mount_point(path, span);
+        }
+        if !blank_store && !root && node.get("filesystem").is_none() {
+            self.no_filesystem(node);
         }
         if let (Some(true | false), Some(at)) = (encrypted, node.key("encrypted"))
-            && ephemeral.is_none()
-            && (root || has_content)
+            && !blank_store
+            && (root || filesystem.is_some())
         {
             self.error(
                 &at.span,
@@ -204,7 +207,7 @@ impl Decoder<'_> {
         let (size, size_span) = match size {
             Some(Some(size)) => size,
             Some(None) if root => (4 * GIB, span.clone()),
-            Some(None) if ephemeral.is_some() => (GIB, span.clone()),
+            Some(None) if blank_store => (GIB, span.clone()),
             Some(None) => {
                 self.error(&node.span, "a volume needs a `size`", "has no `size`", "add `size: 1GiB`");
                 return None;
@@ -220,7 +223,7 @@ impl Decoder<'_> {
                 .number(node, &language::VOLUME, "throughput")
                 .and_then(|number| u32::try_from(number).ok()),
             encrypted,
-            filesystem: (root || has_content).then_some(Filesystem::Ext4),
+            filesystem: if root { Some(Filesystem::Ext4) } else { filesystem },
             label: label.map(|(text, _)| text),
             mount: if root { Some("/".to_owned()) } else { mount.map(|(path, _)| path) },
             source,
@@ -230,47 +233,172 @@ impl Decoder<'_> {
             span,
             size_span,
         };
-        if ephemeral.is_none() {
+        if !blank_store {
             self.limits(node, &volume);
+            if let (Some(source), Some(span)) = (&volume.source, source_span) {
+                self.content(&volume, source, &span);
+            }
         }
         Some(volume)
     }
 
+    /// The names that a volume other than the root should have.
     fn device_rules(&mut self, device: &DeviceName, span: &Span, root: bool, ephemeral: bool) {
-        let disk = device.disk();
-        if root && !matches!(device.as_str(), "/dev/xvda" | "/dev/sda1") {
-            self.error(
-                span,
-                format!("the root cannot be `{device}`"),
-                "",
-                "the root is /dev/xvda or /dev/sda1",
-            );
-        } else if !root && disk == "xvda" {
-            self.error(
-                span,
-                format!("`{device}` is kept for the root"),
-                "no root",
-                "add `root: true`, or take /dev/xvdf for data",
-            );
-        } else if !root {
-            let letter = disk.strip_prefix("xvd").unwrap_or_default();
-            let (good, range) = if ephemeral {
-                (matches!(letter, "b" | "c" | "d" | "e"), "/dev/sdb to /dev/sde")
-            } else {
-                (
-                    letter.len() == 1 && ("f"..="p").contains(&letter),
-                    "/dev/xvdf to /dev/xvdp, or /dev/sdf to /dev/sdp",
+        if root || device.disk() == "xvda" {
+            return;
+        }
+        let (good, what, range) = if ephemeral {
+            (device.is_for_instance_store(), "instance store", "/dev/sdb to /dev/sde")
+        } else {
+            (device.is_for_data(), "data volumes", "/dev/xvdf to /dev/xvdp, or /dev/sdf to /dev/sdp")
+        };
+        if device.is_undocumented() && (ephemeral || !good) {
+            self.problems.push(
+                span.warning(
+                    format!("`{device}` is not among the names that EC2 documents"),
+                    "widely used, and works on most instance types",
                 )
-            };
-            if !good {
-                let what = if ephemeral { "instance store" } else { "data volumes" };
-                self.problems.push(
-                    span.warning(
-                        format!("`{device}` is not among the names that EC2 recommends for {what}"),
-                        "works on most instance types",
-                    )
-                    .help(format!("use {range}")),
-                );
+                .help(format!("use {range}")),
+            );
+        } else if !good {
+            self.problems.push(
+                span.warning(
+                    format!("`{device}` is not among the names that EC2 recommends for {what}"),
+                    "works on most instance types",
+                )
+                .help(format!("use {range}")),
+            );
+        }
+    }
+
+    fn label(&mut self, label: &str, span: &Span) {
+        let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+        if label.len() > MAX_LABEL {
+            self.error(
+                span,
+                format!("the label `{label}` is too long"),
+                format!("{} bytes", label.len()),
+                format!("an ext4 label has {MAX_LABEL} bytes at most: choose a shorter one"),
+            );
+        } else if label.is_empty() || label.contains(bad) {
+            self.error(
+                span,
+                format!("`{label}` cannot be a label"),
+                "",
+                format!("{MAX_LABEL} bytes at most, without spaces and slashes"),
+            );
+        }
+    }
+
+    fn mount_point(&mut self, path: &str, span: &Span) {
+        let needed = TAKEN_THEMSELVES.contains(&path) || TAKEN.iter().any(|folder| is_below(path, folder));
+        if needed {
+            let label = if path == "/" { "the root is there" } else { "the machine needs its own" };
+            self.error(
+                span,
+                format!("nothing can be mounted at `{path}`"),
+                label,
+                "choose a folder such as /srv/data",
+            );
+        } else if path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+            self.error(
+                span,
+                format!("nothing can be mounted at `{path}`"),
+                "not a plain path",
+                "a mount point has no spaces and backslashes",
+            );
+        }
+    }
+
+    /// What belongs to a file system, and there is none.
+    fn no_filesystem(&mut self, node: &Node) {
+        let asked = [("source", "filled"), ("mount", "mounted"), ("label", "labelled")]
+            .into_iter()
+            .find_map(|(key, what)| node.get(key).and(node.key(key)).map(|at| (at, key, what)));
+        if let Some((at, key, what)) = asked {
+            self.error(
+                &at.span,
+                format!("a volume without a file system cannot be {what}"),
+                "has no `filesystem`",
+                format!("add `filesystem: ext4`, or take `{key}` away for a blank volume"),
+            );
+        }
+    }
+
+    /// What two volumes may not have in common.
+    fn mounts(&mut self, earlier: &Volume, volume: &Volume) {
+        let (Some(first), Some(second)) = (&earlier.mount, &volume.mount) else { return };
+        if earlier.root || volume.root {
+            return;
+        }
+        if first == second {
+            let message =
+                format!("`{}` and `{}` are mounted at the same place", earlier.device, volume.device);
+            self.error(&volume.span, message, "the second", "give each its own `mount`");
+            return;
+        }
+        let (inner, outer) = match (is_below(second, first), is_below(first, second)) {
+            (true, _) => (volume, earlier),
+            (_, true) => (earlier, volume),
+            _ => return,
+        };
+        let (inside, around) = if inner.device == volume.device { (second, first) } else { (first, second) };
+        self.error(
+            &inner.span,
+            format!("`{inside}` is inside `{around}`, where another volume is mounted"),
+            format!("`{}` is mounted first", outer.device),
+            format!("mount it beside `{around}`, not inside"),
+        );
+    }
+
+    /// Whether the folder that fills a volume is certainly too large for it, or holds what no file system can.
+    fn content(&mut self, volume: &Volume, source: &Path, span: &Span) {
+        let mut least = 0;
+        let mut special = None;
+        weigh(source, &mut least, &mut special);
+        if let Some(path) = special {
+            let shown = path.strip_prefix(source).unwrap_or(&path).display().to_string();
+            self.error(
+                span,
+                format!("`{shown}` in the source is neither a file, a folder nor a link"),
+                "holds it",
+                "a device, a pipe or a socket cannot go into an image: take it out",
+            );
+        }
+        if least > volume.size {
+            self.error(
+                span,
+                format!("the source of `{}` does not fit the volume", volume.device),
+                format!("{} MiB at least, the volume has {}", least.div_ceil(MIB), volume.size / MIB),
+                format!("make the volume larger: size: {}GiB", (least + least / 8).div_ceil(GIB)),
+            );
+        }
+    }
+
+    /// Warns of what the recipe lays into the root's file system where a volume will be mounted over it.
+    pub(super) fn hidden_files(
+        &mut self,
+        root: &Node,
+        volumes: &[Volume],
+        files: &[FileSpec],
+        web: Option<&Web>,
+    ) {
+        let web = web.zip(root.key("web")).map(|(web, key)| (web.root.as_str(), key.span.clone()));
+        let laid = files.iter().map(|file| (file.path.as_str(), file.span.clone())).chain(web);
+        for (path, span) in laid {
+            for volume in volumes.iter().filter(|volume| !volume.root) {
+                if let Some(mount) = volume.mount.as_deref().filter(|mount| is_below(path, mount)) {
+                    self.problems.push(
+                        span.warning(
+                            format!(
+                                "`{path}` is on the root volume, and `{}` is mounted over it",
+                                volume.device
+                            ),
+                            format!("nobody sees it below `{mount}`"),
+                        )
+                        .help("put it into the volume's `source` folder"),
+                    );
+                }
             }
         }
     }
@@ -317,87 +445,100 @@ impl Decoder<'_> {
 
     /// What EC2 takes for the volume's type.
     fn limits(&mut self, node: &Node, volume: &Volume) {
-        let limits = &limits::VOLUMES[volume.volume_type as usize];
-        let name = limits.name;
         let asked = |key: &str| node.get(key).map_or_else(|| volume.span.clone(), |value| value.span.clone());
         let gib = volume.size_gib();
-        let (least, most) = limits.size;
-        if !(least..=most).contains(&gib) {
-            self.error(
-                &volume.size_span,
-                format!("a volume of type {name} cannot have {gib} GiB"),
-                format!("{name} takes {least} to {most} GiB"),
-                "change the size or the type",
-            );
-        }
-        if volume.root && !limits.boot {
-            self.error(
-                &asked("type"),
-                format!("no machine boots from a volume of type {name}"),
-                "the root's type",
-                "use gp3 for the root",
-            );
-        }
-        match (limits.iops, volume.iops.map(u64::from)) {
-            (None, Some(_)) => self.error(
-                &asked("iops"),
-                format!("a volume of type {name} takes no `iops`"),
-                "",
-                "take it away, or use gp3, io1 or io2",
-            ),
-            (Some(_), None) if limits.iops_required => {
-                self.error(
-                    &asked("type"),
-                    format!("a volume of type {name} needs `iops`"),
-                    "has none",
-                    "add `iops: 1000`, or use gp3",
-                );
-            }
-            (Some((least, most, each)), Some(iops)) => {
-                let most_here =
-                    most.min(each * gib).max(if limits.iops_required { least } else { limits::GP3_IOPS });
-                if !(least..=most_here).contains(&iops) {
-                    let label = format!("{name} of {gib} GiB takes {least} to {most_here}");
-                    self.error(
-                        &asked("iops"),
-                        format!("{iops} IOPS are out of range"),
-                        label,
-                        "change `iops`, or the size",
-                    );
+        let settings = VolumeSettings {
+            volume_type: volume.volume_type,
+            gib: Some(gib),
+            iops: volume.iops.map(u64::from),
+            throughput: volume.throughput.map(u64::from),
+            boots: volume.root,
+        };
+        for rule in settings.broken_rules() {
+            let (span, message, label, help) = match rule {
+                VolumeRule::Size { volume_type, gib, least, most } => (
+                    volume.size_span.clone(),
+                    format!("a volume of type {volume_type} cannot have {gib} GiB"),
+                    format!("{volume_type} takes {least} to {most} GiB"),
+                    "change the size or the type".to_owned(),
+                ),
+                VolumeRule::Boot { volume_type } => (
+                    asked("type"),
+                    format!("no machine boots from a volume of type {volume_type}"),
+                    "the root's type".to_owned(),
+                    "use gp3 for the root".to_owned(),
+                ),
+                VolumeRule::IopsNotTaken { volume_type, .. } => (
+                    asked("iops"),
+                    format!("a volume of type {volume_type} takes no `iops`"),
+                    String::new(),
+                    "take it away, or use gp3, io1 or io2".to_owned(),
+                ),
+                VolumeRule::IopsNeeded { volume_type } => {
+                    let (least, most, each) = volume_type.limits().iops.unwrap_or((1, u64::MAX, 1));
+                    let some = (each * gib).min(1_000).clamp(least, most);
+                    (
+                        asked("type"),
+                        format!("a volume of type {volume_type} needs `iops`"),
+                        "has none".to_owned(),
+                        format!("add `iops: {some}`, or use gp3"),
+                    )
                 }
-            }
-            _ => {}
+                VolumeRule::Iops { volume_type, iops, least, most } => (
+                    asked("iops"),
+                    format!("{iops} IOPS are out of range"),
+                    format!("{volume_type} of {gib} GiB takes {least} to {most}"),
+                    "change `iops`, or the size".to_owned(),
+                ),
+                VolumeRule::ThroughputNotTaken { volume_type, .. } => (
+                    asked("throughput"),
+                    format!("a volume of type {volume_type} takes no `throughput`"),
+                    String::new(),
+                    "take it away, or use gp3".to_owned(),
+                ),
+                VolumeRule::Throughput { volume_type, throughput, least, most } => (
+                    asked("throughput"),
+                    format!("{throughput} MiB/s are out of range"),
+                    format!("{volume_type} takes {least} to {most}"),
+                    "change `throughput`".to_owned(),
+                ),
+                VolumeRule::ThroughputPerIops { throughput, iops, needed } => (
+                    asked("throughput"),
+                    format!("{throughput} MiB/s need {needed} IOPS"),
+                    format!("the volume has {iops}"),
+                    format!("add `iops: {needed}`, or ask for {} MiB/s", iops / IOPS_PER_THROUGHPUT),
+                ),
+            };
+            self.error(&span, message, label, help);
         }
-        match (limits.throughput, volume.throughput.map(u64::from)) {
-            (None, Some(_)) => self.error(
-                &asked("throughput"),
-                format!("a volume of type {name} takes no `throughput`"),
-                "",
-                "take it away, or use gp3",
-            ),
-            (Some((least, most)), Some(throughput)) => {
-                let iops = volume.iops.map_or(limits::GP3_IOPS, u64::from);
-                if !(least..=most).contains(&throughput) {
-                    self.error(
-                        &asked("throughput"),
-                        format!("{throughput} MiB/s are out of range"),
-                        format!("{name} takes {least} to {most}"),
-                        "change `throughput`",
-                    );
-                } else if throughput * limits::IOPS_PER_THROUGHPUT > iops {
-                    let needed = throughput * limits::IOPS_PER_THROUGHPUT;
-                    self.error(
-                        &asked("throughput"),
-                        format!("{throughput} MiB/s need {needed} IOPS"),
-                        format!("the volume has {iops}"),
-                        format!(
-                            "add `iops: {needed}`, or ask for {} MiB/s",
-                            iops / limits::IOPS_PER_THROUGHPUT
-                        ),
-                    );
-                }
-            }
-            _ => {}
+    }
+}
+
+/// Longest label of an ext4 file system, in bytes.
+const MAX_LABEL: usize = 16;
+
+/// Whether a path is `folder` or below it.
+fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Adds up the least that a folder takes in any ext4 file system: files in blocks of 4 KiB, without their holes, one
+/// block for each folder. Notes the first thing that is neither file, folder nor link. What cannot be read counts
+/// nothing: the bake tells.
+fn weigh(folder: &Path, least: &mut u64, special: &mut Option<std::path::PathBuf>) {
+    const PAGE: u64 = 4 * KIB;
+    *least += PAGE;
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    for path in paths {
+        let Ok(metadata) = path.symlink_metadata() else { continue };
+        if metadata.is_dir() {
+            weigh(&path, least, special);
+        } else if metadata.is_file() {
+            *least += metadata.len().next_multiple_of(PAGE).min(metadata.blocks() * 512);
+        } else if !metadata.is_symlink() && special.is_none() {
+            *special = Some(path);
         }
     }
 }

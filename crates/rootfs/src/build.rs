@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use recipe::Recipe;
+use dispatch::{Counts, Machine};
+use recipe::{Arch, Recipe};
 use tree::Tree;
 
 use crate::additions::Additions;
@@ -11,7 +12,7 @@ use crate::clean::clean;
 use crate::error::{Error, OnFile};
 use crate::install::{build_time, install, read_packages};
 use crate::package::{Package, PackageFile};
-use crate::programs::{Programs, Progress, Took};
+use crate::programs::{Dispatch, Foreign, Programs, Progress, Took};
 use crate::root::{Attributes, Root};
 use crate::scan::{Known, scan_with};
 use crate::system::{apt_state, configure};
@@ -28,6 +29,8 @@ pub struct Request<'a> {
     pub work: &'a Path,
     /// What the finished disks will be known by.
     pub boot: Boot,
+    /// What runs the root's programs where the recipe's architecture is not the host's.
+    pub foreign: Option<&'a Foreign>,
     /// Who is told how it goes.
     pub progress: &'a dyn Progress,
 }
@@ -76,6 +79,8 @@ pub struct Report {
     pub stages: Vec<Took>,
     /// The programs that ran in the sandbox, in order.
     pub scripts: Vec<Took>,
+    /// How often programs of a foreign root ran natively or emulated; `None` for a root of the host's own kind.
+    pub programs: Option<Counts>,
     /// What somebody may want to know: what could not be hidden from scripts, and the like.
     pub notes: Vec<String>,
 }
@@ -110,6 +115,13 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
     let made = times.newest;
     root.set_attributes(b".", Attributes { mode: 0o755, uid: 0, gid: 0, mtime: made })?;
     let mut programs = Programs::new(root_folder.clone(), made, progress);
+    if let Some(foreign) = request.foreign {
+        let machine = match recipe.arch {
+            Arch::X86_64 => Machine::X86_64,
+            Arch::Aarch64 => Machine::Aarch64,
+        };
+        programs.dispatch = Some(Dispatch::new(machine, work.join("dispatch"), foreign)?);
+    }
     let native = recipe.arch.debian();
     let stand_ins = stand_ins_while_configuring(boot.root_uuid);
     let installed = stages.stage("install packages", || {
@@ -143,7 +155,9 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
     let known = Known { ledger: &installed.ledger, recipe: &additions.laid, time: made, times: &own_times };
     let tree = stages.stage("read the result", || scan_with(&root_folder, Some(&known)))?;
     let esp = efi_partition(&tree, recipe.arch, boot.root_uuid, made)?;
-    let report = Report { stages: stages.done, scripts: programs.scripts, notes: programs.notes };
+    let counts = programs.counts()?;
+    let report =
+        Report { stages: stages.done, scripts: programs.scripts, programs: counts, notes: programs.notes };
     Ok(Built { tree, esp, bios, made, report })
 }
 

@@ -53,6 +53,9 @@ pub enum Error {
         /// The packages left over.
         packages: Vec<String>,
     },
+    /// The root's programs are for another architecture, and what runs them could not be laid out.
+    #[error(transparent)]
+    Foreign(#[from] dispatch::Error),
     /// A program in the sandbox failed.
     #[error("{what} failed with {status}; its last words:\n{tail}")]
     Program {

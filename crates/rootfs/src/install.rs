@@ -134,7 +134,7 @@ impl Install<'_> {
                 self.preinst(index, programs)?;
             }
             self.interests.add(&self.packages[index]);
-            paragraphs.push_str(&self.unpack(index, stager, conffiles)?);
+            paragraphs.push_str(&self.unpack(index, stager, conffiles, programs)?);
         }
         dpkg::add_status(self.root, &paragraphs, self.time)?;
         self.interests.write(self.root, self.time)?;
@@ -146,7 +146,13 @@ impl Install<'_> {
         self.configure(wave, last, programs)
     }
 
-    fn unpack(&mut self, index: usize, stager: &Stager<'_>, conffiles: Conffiles) -> Result<String, Error> {
+    fn unpack(
+        &mut self,
+        index: usize,
+        stager: &Stager<'_>,
+        conffiles: Conffiles,
+        programs: &mut Programs<'_>,
+    ) -> Result<String, Error> {
         let start = Instant::now();
         let staged = stager.take(index)?;
         self.waited += start.elapsed().as_secs_f64();
@@ -162,6 +168,15 @@ impl Install<'_> {
         let folder = staged.folder.clone();
         let laid = self.ledger.lay(self.packages, index, staged, &around, conffiles)?;
         std::fs::remove_dir_all(&folder).on("cannot remove", &folder)?;
+        if let Some(dispatch) = programs.dispatch.as_mut().filter(|dispatch| dispatch.knows(&package.name)) {
+            for (path, laid) in &self.ledger.laid {
+                if laid.package == package.name
+                    && let Some(file) = laid.file
+                {
+                    dispatch.laid(&package.name, package.version.as_str(), path, file.size, laid.mtime);
+                }
+            }
+        }
         for path in &laid.list {
             self.interests.laid(path);
         }

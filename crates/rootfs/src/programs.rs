@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use dispatch::{Counts, Machine, NativeTree, Table};
 use sandbox::{Input, Sandbox};
 
-use crate::error::Error;
+use crate::error::{Error, OnFile};
 
 /// Who is told what happens while a root is made.
 pub trait Progress: Sync {
@@ -31,9 +32,82 @@ pub struct Took {
     pub seconds: f64,
 }
 
+/// What runs the programs of a root whose architecture is not the host's.
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    /// The emulator of its programs: a static program of the host.
+    pub emulator: PathBuf,
+    /// The host's own programs in the root's versions, to be run in place of the root's; `None`: all are emulated.
+    pub native: Option<NativeTree>,
+}
+
+/// Where the programs of a foreign root are told how to run.
+pub(crate) struct Dispatch {
+    machine: Machine,
+    /// What programs see at [`dispatch::FOLDER`].
+    folder: PathBuf,
+    tree: Option<PathBuf>,
+    table: Table,
+    changed: bool,
+}
+
+impl Dispatch {
+    /// Lays out an empty folder.
+    pub(crate) fn new(machine: Machine, folder: PathBuf, foreign: &Foreign) -> Result<Self, Error> {
+        dispatch::lay_out(&folder, &foreign.emulator)?;
+        let native = foreign.native.as_ref();
+        let table = native.map(Table::new).unwrap_or_default();
+        Ok(Self { machine, folder, tree: native.map(NativeTree::usr), table, changed: false })
+    }
+
+    /// Whether a package may have programs that the host's can stand for.
+    pub(crate) fn knows(&self, package: &str) -> bool {
+        self.table.knows(package)
+    }
+
+    /// Tells of a package's file that was laid down.
+    pub(crate) fn laid(&mut self, package: &str, version: &str, path: &[u8], size: u64, mtime: i64) {
+        self.table.laid(package, version, path, size, mtime);
+        self.changed = true;
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        if self.changed {
+            let path = self.folder.join(dispatch::TABLE);
+            std::fs::write(&path, self.table.bytes()).on("cannot write", &path)?;
+            self.changed = false;
+        }
+        Ok(())
+    }
+
+    fn enter(&self, sandbox: Sandbox) -> Sandbox {
+        let inside = |name: &str| format!("{}/{name}", dispatch::FOLDER);
+        let foreign = sandbox::Foreign {
+            machine: self.machine.name(),
+            elf_machine: self.machine.elf(),
+            handler: dispatch::HANDLER,
+        };
+        let sandbox = sandbox.foreign(foreign).bind(&self.folder, dispatch::FOLDER, true).bind(
+            &self.folder.join(dispatch::COUNT),
+            &inside(dispatch::COUNT),
+            false,
+        );
+        match &self.tree {
+            Some(tree) => sandbox.bind(tree, &inside(dispatch::TREE), true),
+            None => sandbox,
+        }
+    }
+
+    fn counts(&self) -> Result<Counts, Error> {
+        let path = self.folder.join(dispatch::COUNT);
+        Ok(Counts::read(&std::fs::read(&path).on("cannot read", &path)?))
+    }
+}
+
 /// Starts programs in one root.
 pub(crate) struct Programs<'a> {
     root: PathBuf,
+    pub(crate) dispatch: Option<Dispatch>,
     time: i64,
     progress: &'a dyn Progress,
     pub(crate) scripts: Vec<Took>,
@@ -53,12 +127,17 @@ const TAIL_LINES: usize = 25;
 impl<'a> Programs<'a> {
     /// `time` becomes SOURCE_DATE_EPOCH.
     pub(crate) fn new(root: PathBuf, time: i64, progress: &'a dyn Progress) -> Self {
-        Self { root, time, progress, scripts: Vec::new(), notes: Vec::new() }
+        Self { root, dispatch: None, time, progress, scripts: Vec::new(), notes: Vec::new() }
     }
 
     /// The environment in which maintainer scripts and all else run.
     pub(crate) fn sandbox(&self) -> Sandbox {
-        Sandbox::new(&self.root)
+        let sandbox = Sandbox::new(&self.root);
+        let sandbox = match &self.dispatch {
+            Some(dispatch) => dispatch.enter(sandbox),
+            None => sandbox,
+        };
+        sandbox
             .env("SOURCE_DATE_EPOCH", self.time.to_string())
             .env("DEBIAN_FRONTEND", "noninteractive")
             .env("DEBCONF_NONINTERACTIVE_SEEN", "true")
@@ -79,6 +158,9 @@ impl<'a> Programs<'a> {
         input: Input,
         on_line: &mut dyn FnMut(&str),
     ) -> Result<(), Error> {
+        if let Some(dispatch) = &mut self.dispatch {
+            dispatch.write()?;
+        }
         let mut tail: std::collections::VecDeque<String> = std::collections::VecDeque::new();
         let mut open = Vec::new();
         let progress = self.progress;
@@ -112,6 +194,11 @@ impl<'a> Programs<'a> {
         }
         let tail: Vec<_> = tail.into_iter().collect();
         Err(Error::Program { what: what.into(), status: exit.to_string(), tail: tail.join("\n") })
+    }
+
+    /// How often the programs of a foreign root ran natively or emulated; `None` for a root of the host's own kind.
+    pub(crate) fn counts(&self) -> Result<Option<Counts>, Error> {
+        self.dispatch.as_ref().map(Dispatch::counts).transpose()
     }
 
     /// As [`Programs::run`], noting how long it took.

@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// As many empty places as the steps use slots.
     pub(crate) held: Vec<Option<OwnedFd>>,
+    /// The slot that is held for as long as the sandbox lives.
+    pub(crate) lasting: Option<usize>,
     pub(crate) filter: Filter,
     pub(crate) program: Program,
     /// Where the baker's command line lies in memory, which everybody in the sandbox could read otherwise.
@@ -177,8 +179,10 @@ pub(crate) fn first_process(plan: &mut Plan, descriptors: &Descriptors<'_>) -> !
             sys::exit(1);
         }
     }
-    for place in &mut plan.held {
-        *place = None;
+    for (slot, place) in plan.held.iter_mut().enumerate() {
+        if plan.lasting != Some(slot) {
+            *place = None;
+        }
     }
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     limits();

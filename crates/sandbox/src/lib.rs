@@ -29,6 +29,13 @@
 //! handles, foreign namespaces) and lets fsync and its like succeed at once. Programs for another instruction set of
 //! the host's CPU (32-bit ones) find no system calls; those that an emulator runs do.
 //!
+//! # Programs of another architecture
+//! With [`Sandbox::foreign`] the kernel hands programs of one other architecture to a handler: a static program of the
+//! host that is registered with the user namespace's own binfmt_misc (Linux 6.7), which is mounted nowhere and ends with
+//! the sandboxes that use it; the host's is neither used nor changed. uname names the other machine then. The handler
+//! is called with the program's path, its argv\[0\] and its arguments, with the program open at AT_EXECFD; it works in
+//! any root and any folder, because the kernel opened it when it was registered.
+//!
 //! # What it leaves behind
 //! Mount points that are missing in the root (`/dev`, `/proc`, `/run`, `/tmp`, targets of binds and hidden files) are
 //! made before a run and taken away after it, and their folders get their times back. Only a baker that is killed
@@ -57,4 +64,4 @@ mod steps;
 mod sys;
 
 pub use identity::{EnterError, Identity, enter};
-pub use sandbox::{DEFAULT_KERNEL_RELEASE, Exit, Input, Sandbox, SandboxError};
+pub use sandbox::{DEFAULT_KERNEL_RELEASE, Exit, Foreign, Input, Sandbox, SandboxError};

@@ -19,7 +19,7 @@ use crate::identity;
 use crate::inside::{self, Descriptors, Filter, Plan, Program, Report, Stage, UNAME_FIELD, UNAME_LENGTH};
 use crate::mount_points::{Kind, MountPoints};
 use crate::proc::{self, Cover, Text};
-use crate::steps::Step;
+use crate::steps::{HANDLER_DESCRIPTOR, Step};
 use crate::sys::{self, Fork, StringArray};
 
 /// The kernel release that programs see unless the builder says otherwise: one that C libraries of the last years
@@ -36,6 +36,39 @@ pub enum Input {
     Null,
     /// These bytes, as a file.
     Bytes(Vec<u8>),
+}
+
+/// Programs of another architecture, and who starts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// What uname calls the machine: `aarch64`.
+    pub machine: &'static str,
+    /// The `e_machine` of its ELF files: 183. They are 64 bits wide and little-endian.
+    pub elf_machine: u16,
+    /// A static program of the host's architecture. The kernel starts it as `handler PATH ARGV0 ARGUMENT…`, with the
+    /// program open at AT_EXECFD. One handler for each machine: a process that gives two gets either.
+    pub handler: &'static [u8],
+}
+
+impl Foreign {
+    /// The line that registers it: 64-bit little-endian programs and static-pie ones of this machine.
+    fn registration(&self) -> Vec<u8> {
+        let machine = self.elf_machine.to_le_bytes();
+        let escaped = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+        // Identification without ABI and its version, then ET_EXEC or ET_DYN (2 or 3), then the machine.
+        let mut magic = *b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\0\0";
+        let mut mask = [0xff; 20];
+        (magic[18], magic[19]) = (machine[0], machine[1]);
+        (mask[7], mask[8]) = (0, 0);
+        mask[16] = 0xfe;
+        format!(
+            ":bakehouse-{}:M::{}:{}:/proc/self/fd/{HANDLER_DESCRIPTOR}:POCF",
+            self.machine,
+            escaped(&magic),
+            escaped(&mask)
+        )
+        .into_bytes()
+    }
 }
 
 /// How a program ended.
@@ -177,6 +210,7 @@ pub struct Sandbox {
     kernel_release: String,
     suppress_sync: bool,
     may_mount: bool,
+    foreign: Option<Foreign>,
     work_folder: PathBuf,
     user: u32,
     group: u32,
@@ -198,6 +232,7 @@ impl Sandbox {
             kernel_release: DEFAULT_KERNEL_RELEASE.into(),
             suppress_sync: true,
             may_mount: false,
+            foreign: None,
             work_folder: "/".into(),
             user: 0,
             group: 0,
@@ -205,7 +240,7 @@ impl Sandbox {
     }
 
     /// Shows a file or folder of the host at `inside`, with all that is mounted below it. A mount point that is
-    /// missing is made, and taken away after the run. Device nodes work only when they are bound themselves.
+    /// missing is made, and taken away after the run; one below an earlier bind must be there already. Device nodes work only when they are bound themselves.
     #[must_use]
     pub fn bind(mut self, host: &Path, inside: &str, read_only: bool) -> Self {
         self.binds.push(Bind { host: host.to_owned(), inside: inside.into(), read_only });
@@ -272,6 +307,13 @@ impl Sandbox {
         self
     }
 
+    /// Lets programs of another architecture run, by a handler that is given with it. Needs Linux 6.7.
+    #[must_use]
+    pub fn foreign(mut self, foreign: Foreign) -> Self {
+        self.foreign = Some(foreign);
+        self
+    }
+
     /// The folder inside in which the program starts; `/` unless set.
     #[must_use]
     pub fn workdir(mut self, inside: &str) -> Self {
@@ -301,11 +343,16 @@ impl Sandbox {
         }
         let program = self.program(argv)?;
         let (steps, slots, mount_points) = self.steps()?;
+        let lasting = steps.iter().find_map(|step| match step {
+            Step::ForeignPrograms { slot, .. } => Some(*slot),
+            _ => None,
+        });
         let rules =
             Rules { suppress_sync: self.suppress_sync, may_mount: self.may_mount, hand_over_uname: true };
         let mut plan = Plan {
             steps,
             held: (0..slots).map(|_| None).collect(),
+            lasting,
             filter: Filter {
                 listening: filter::program(rules),
                 plain: filter::program(Rules { hand_over_uname: false, ..rules }),
@@ -452,13 +499,14 @@ impl Sandbox {
     }
 
     fn uname(&self) -> Result<[u8; UNAME_LENGTH], SandboxError> {
-        let machine = rustix::system::uname();
+        let host = rustix::system::uname();
+        let machine = self.foreign.map_or(host.machine().to_bytes(), |foreign| foreign.machine.as_bytes());
         let fields: [(&str, &[u8]); 6] = [
             ("the system's name", b"Linux"),
             ("the host name", self.host_name.as_bytes()),
             ("the kernel release", self.kernel_release.as_bytes()),
             ("the kernel version", b"#1 SMP"),
-            ("the machine", machine.machine().to_bytes()),
+            ("the machine", machine),
             ("the domain name", b"(none)"),
         ];
         let mut uname = [0; UNAME_LENGTH];
@@ -488,6 +536,9 @@ impl Sandbox {
         let has_sys = points.has(Path::new("sys"));
         let mut builder = Builder::default();
         builder.steps.push(Step::PrivateMounts);
+        if let Some(foreign) = self.foreign {
+            builder.foreign(foreign);
+        }
         let root_copy = builder.hold(text(root.as_os_str(), "the root")?, libc::MOUNT_ATTR_NODEV);
         // Devices can be written to on a read-only mount, but their nodes, which are the host's, cannot be changed.
         let device_attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
@@ -551,14 +602,18 @@ impl Sandbox {
         }
         let hidden =
             self.hidden.iter().zip(laid.hidden).map(|(file, slot)| (slot, file.inside.as_path(), Kind::File));
+        let mut bound: Vec<&Path> = Vec::new();
         for (slot, inside, kind) in binds.into_iter().chain(hidden) {
             let target = inside_path(inside)?;
-            if ["/dev", "/tmp", "/run"].iter().any(|private| inside.starts_with(private)) {
+            if bound.iter().any(|above| inside.starts_with(above)) {
+                // Its mount point is in what lies there.
+            } else if ["/dev", "/tmp", "/run"].iter().any(|private| inside.starts_with(private)) {
                 builder.folders_above(inside)?;
                 builder.mount_point(&target, kind);
             } else {
                 points.ensure(inside, kind).map_err(mount_point_error(inside))?;
             }
+            bound.push(inside);
             builder.put(slot, target);
         }
         builder.steps.push(Step::LeaveOldRoot);
@@ -644,6 +699,12 @@ impl Builder {
         self.steps.push(Step::Hold { slot: self.slots, source, attributes });
         self.slots += 1;
         self.slots - 1
+    }
+
+    fn foreign(&mut self, foreign: Foreign) {
+        let registration = foreign.registration();
+        self.steps.push(Step::ForeignPrograms { slot: self.slots, handler: foreign.handler, registration });
+        self.slots += 1;
     }
 
     fn put(&mut self, slot: usize, target: CString) {
@@ -747,6 +808,10 @@ fn advice(step: Option<&Step>, errno: i32) -> &'static str {
             ". The host hides parts of its own /proc, as containers do, and so the kernel gives no new one: run \
              bakehouse outside of the container, or let the container have the whole /proc \
              (--security-opt systempaths=unconfined)"
+        }
+        (Some(Step::ForeignPrograms { .. }), libc::EPERM | libc::ENODEV | libc::ENOSYS) => {
+            ". This needs Linux 6.7 or newer, with binfmt_misc built in or loaded: bake on a newer kernel, or on a \
+             machine of the image's own architecture"
         }
         (Some(Step::Hold { .. } | Step::Put { .. }), libc::ENOSYS) => ". Linux 5.12 or newer is needed",
         (_, libc::EACCES | libc::EPERM) => {

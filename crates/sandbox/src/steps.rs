@@ -2,11 +2,12 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, MemfdFlags, Mode, OFlags, Uid};
 use rustix::io;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change,
-    move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsmount, fsopen, mount, mount_change, move_mount,
+    open_tree, unmount,
 };
 use rustix::net::{AddressFamily, SocketType};
 
@@ -54,7 +55,17 @@ pub(crate) enum Step {
     File { path: CString, mode: u32, bytes: Vec<u8> },
     /// Makes a symbolic link.
     Link { path: CString, target: CString },
+    /// Lets the kernel start foreign programs, for as long as the slot is held.
+    ForeignPrograms {
+        slot: usize,
+        handler: &'static [u8],
+        /// The line for binfmt_misc's `register`.
+        registration: Vec<u8>,
+    },
 }
+
+/// The descriptor under which the kernel opens the handler while it is registered. Free: see [`sys::keep_only`].
+pub(crate) const HANDLER_DESCRIPTOR: i32 = 100;
 
 impl Step {
     /// Does it. Must not allocate: it runs in a forked process.
@@ -125,16 +136,48 @@ impl Step {
                     Err(io::Errno::EXIST) => return Ok(()),
                     result => result?,
                 };
-                let mut rest = bytes.as_slice();
-                while !rest.is_empty() {
-                    let written = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
-                    rest = rest.get(written..).unwrap_or_default();
-                }
-                Ok(())
+                write_all(&file, bytes)
             }
             Step::Link { path, target } => rustix::fs::symlinkat(target.as_c_str(), CWD, path.as_c_str()),
+            Step::ForeignPrograms { slot, handler, registration } => {
+                let place = held.get_mut(*slot).ok_or(io::Errno::BADF)?;
+                *place = Some(register_foreign(handler, registration)?);
+                Ok(())
+            }
         }
     }
+}
+
+/// Registers a handler in the user namespace's own binfmt_misc, which exists as long as the mount that is returned or
+/// that of another sandbox. Nobody can see it: it is mounted nowhere.
+fn register_foreign(handler: &[u8], registration: &[u8]) -> io::Result<OwnedFd> {
+    let context = fsopen(c"binfmt_misc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let memory = rustix::fs::memfd_create(c"handler", MemfdFlags::CLOEXEC)?;
+    write_all(&memory, handler)?;
+    // What is open for writing cannot be executed.
+    let path = sys::descriptor_path(&memory);
+    let readable = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    drop(memory);
+    let readable = sys::at_number(readable, HANDLER_DESCRIPTOR).map_err(errno)?;
+    let register = rustix::fs::openat(&mount, c"register", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // In one piece. Another sandbox of this process may have registered the same handler.
+    match rustix::io::retry_on_intr(|| rustix::io::write(&register, registration)) {
+        Ok(_) | Err(io::Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    drop(readable);
+    Ok(mount)
+}
+
+fn write_all(file: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(file, rest))?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 impl fmt::Display for Step {
@@ -154,6 +197,9 @@ impl fmt::Display for Step {
             Step::Folder { path, .. } => write!(f, "make the folder {}", path.to_string_lossy()),
             Step::File { path, .. } => write!(f, "write {}", path.to_string_lossy()),
             Step::Link { path, .. } => write!(f, "make the link {}", path.to_string_lossy()),
+            Step::ForeignPrograms { .. } => {
+                write!(f, "let programs of another architecture run by a private binfmt_misc")
+            }
         }
     }
 }

@@ -99,6 +99,42 @@ pub(crate) fn kept(number: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
+/// Moves a descriptor to a number that nothing uses; it closes on exec.
+pub(crate) fn at_number(descriptor: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain integers; in the forked process `keep_only` left this number free.
+    check(c_long::from(unsafe { libc::dup3(descriptor.as_raw_fd(), number, libc::O_CLOEXEC) }))?;
+    // SAFETY: the call above has just opened it, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A path of memory of its own on the stack: `/proc/self/fd/<number>`.
+pub(crate) struct DescriptorPath([u8; 32]);
+
+impl DescriptorPath {
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
+/// The path by which /proc names an open descriptor of this process. Does not allocate.
+pub(crate) fn descriptor_path(descriptor: impl AsFd) -> DescriptorPath {
+    let mut path = [0; 32];
+    let prefix = b"/proc/self/fd/";
+    path[..prefix.len()].copy_from_slice(prefix);
+    let mut number = descriptor.as_fd().as_raw_fd().unsigned_abs();
+    let mut digits = [0; 10];
+    let mut count = 0;
+    while count == 0 || number > 0 {
+        digits[count] = b'0' + (number % 10) as u8;
+        number /= 10;
+        count += 1;
+    }
+    for (at, digit) in digits[..count].iter().rev().enumerate() {
+        path[prefix.len() + at] = *digit;
+    }
+    DescriptorPath(path)
+}
+
 /// Sets attributes (MOUNT_ATTR_*) on a mount and all below it.
 pub(crate) fn mount_setattr(mount: impl AsFd, set: u64) -> io::Result<()> {
     #[repr(C)]

@@ -189,7 +189,7 @@ fn key(set: Set) -> String {
     hasher.field(&SHAPE.to_le_bytes());
     hasher.field(SUITE.as_bytes());
     hasher.field(std::env::consts::ARCH.as_bytes());
-    for name in set.packages().iter().chain(set.programs()).chain(set.folders()) {
+    for name in set.packages().iter().chain(set.programs()).chain(set.folders()).chain(set.only()) {
         hasher.field(name.as_bytes());
     }
     for (name, text) in set.files() {
@@ -202,7 +202,7 @@ fn key(set: Set) -> String {
 fn build(partial: &Path, set: Set, fetched: &[Fetched]) -> Result<(), Error> {
     let root = partial.join("root");
     fs::create_dir_all(&root).map_err(Error::io(&root))?;
-    unpack::unpack_all(&root, fetched)?;
+    unpack::unpack_all(&root, fetched, set.only())?;
     for name in set.folders() {
         let path = root.join(name);
         fs::create_dir_all(&path).map_err(Error::io(&path))?;
@@ -236,12 +236,17 @@ fn starter(root: &Path, name: &str) -> Option<String> {
         "aarch64" => ("usr/lib/ld-linux-aarch64.so.1", "aarch64-linux-gnu"),
         _ => ("usr/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu"),
     };
+    // Python looks for its modules beside its own program, which here is the loader.
+    let home = match name {
+        "python3" => "export PYTHONHOME=\"$root/usr\" PYTHONDONTWRITEBYTECODE=1\n",
+        _ => "",
+    };
     Some(format!(
         "#!/bin/sh\n\
          # Starts {name} with the loader and the libraries of its own tree.\n\
          root=${{0%/*}}/../root\n\
          export QEMU_MODULE_DIR=\"$root/usr/lib/{triplet}/qemu\" OPENSSL_CONF=/dev/null\n\
-         export MTOOLS_SKIP_CHECK=1 MAGIC=\"$root/usr/lib/file/magic.mgc\"\n\
+         export MTOOLS_SKIP_CHECK=1 MAGIC=\"$root/usr/lib/file/magic.mgc\"\n{home}\
          exec \"$root/{loader}\" --argv0 {name} --library-path \"$root/usr/lib/{triplet}:$root/usr/lib\" \
          \"$root/{folder}/{name}\" \"$@\"\n"
     ))

@@ -8,6 +8,8 @@ pub enum Set {
     /// Others who make images, for comparisons. Its root has all that a shell needs, and programs run in there, not
     /// by starters.
     Peer,
+    /// The emulators of foreign programs: one static file each.
+    Emulate,
 }
 
 impl Set {
@@ -20,6 +22,7 @@ impl Set {
             Self::Boot => "boot",
             Self::Check => "check",
             Self::Peer => "peer",
+            Self::Emulate => "emulate",
         }
     }
 
@@ -27,7 +30,9 @@ impl Set {
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Boot => &["qemu-system-x86", "qemu-utils", "ovmf", "openssh-client", "socat"],
-            Self::Check => &["e2fsprogs", "dosfstools", "gdisk", "mtools", "qemu-utils", "gpgv"],
+            Self::Check => {
+                &["e2fsprogs", "dosfstools", "gdisk", "mtools", "qemu-utils", "gpgv", "python3-botocore"]
+            }
             Self::Peer => &[
                 "mmdebstrap",
                 "apt",
@@ -56,6 +61,16 @@ impl Set {
                 "xz-utils",
                 "zstd",
             ],
+            Self::Emulate => &["qemu-user"],
+        }
+    }
+
+    /// The only files that are unpacked; empty: all of them.
+    pub(crate) fn only(self) -> &'static [&'static str] {
+        match self {
+            Self::Boot | Self::Check | Self::Peer => &[],
+            // Of half a gigabyte, for every machine that there ever was.
+            Self::Emulate => &["usr/bin/qemu-aarch64", "usr/bin/qemu-x86_64"],
         }
     }
 
@@ -75,8 +90,9 @@ impl Set {
                 "mdir",
                 "qemu-img",
                 "gpgv",
+                "python3",
             ],
-            Self::Peer => &[],
+            Self::Peer | Self::Emulate => &[],
         }
     }
 
@@ -84,7 +100,7 @@ impl Set {
     /// sandbox makes and takes away would pull the mount from under another one in the same tree.
     pub(crate) fn folders(self) -> &'static [&'static str] {
         match self {
-            Self::Boot | Self::Check => &[],
+            Self::Boot | Self::Check | Self::Emulate => &[],
             Self::Peer => &["dev", "mnt", "proc", "run", "srv", "sys", "tmp"],
         }
     }
@@ -92,7 +108,7 @@ impl Set {
     /// Files that the tree has besides those of its packages: path and text.
     pub(crate) fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Boot | Self::Check => &[],
+            Self::Boot | Self::Check | Self::Emulate => &[],
             // base-passwd makes these when it is configured, which nobody does here.
             Self::Peer => &[
                 ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n_apt:x:42:65534::/nonexistent:/bin/false\n"),

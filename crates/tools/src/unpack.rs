@@ -13,10 +13,10 @@ use tree::TreePath;
 use crate::{Error, Fetched};
 
 /// Unpacks packages into one folder as any user can: no owners, no devices, no set-user-id. Only names and bytes count
-/// for tools.
-pub(crate) fn unpack_all(root: &Path, fetched: &[Fetched]) -> Result<(), Error> {
+/// for tools. `only`: the paths to take, all if there are none.
+pub(crate) fn unpack_all(root: &Path, fetched: &[Fetched], only: &[&str]) -> Result<(), Error> {
     fetched.par_iter().try_for_each(|fetched| {
-        unpack(root, &fetched.path).map_err(|source| Error::Unpack {
+        unpack(root, &fetched.path, only).map_err(|source| Error::Unpack {
             package: fetched.package.name.clone(),
             folder: root.to_owned(),
             source,
@@ -24,13 +24,13 @@ pub(crate) fn unpack_all(root: &Path, fetched: &[Fetched]) -> Result<(), Error> 
     })
 }
 
-fn unpack(root: &Path, deb: &Path) -> io::Result<()> {
+fn unpack(root: &Path, deb: &Path, only: &[&str]) -> io::Result<()> {
     let mut deb = Deb::open(deb).map_err(io::Error::other)?;
     let mut data = deb.data().map_err(io::Error::other)?;
     let mut made = HashSet::new();
     while let Some(mut member) = data.next().map_err(io::Error::other)? {
         let path = TreePath::new(&member.path).map_err(io::Error::other)?;
-        if path.is_root() {
+        if path.is_root() || !only.is_empty() && !only.iter().any(|name| name.as_bytes() == path.as_bytes()) {
             continue;
         }
         let target = place(root, &path)?;

@@ -179,7 +179,7 @@ pub enum Error {
     },
 }
 
-/// Looks at an image. The findings are sorted: errors first, then in the order of [`RULES`], then by file and reason.
+/// Looks at an image. The findings are sorted: errors first, then in the order of [`RULES`], then by file and line.
 pub fn lint(root: &Tree, esp: &Tree, facts: &Facts<'_>) -> Result<Vec<Finding>, Error> {
     let image = Image::new(root);
     let mut findings = Findings::default();
@@ -222,12 +222,8 @@ impl Findings {
 
     fn sorted(mut self) -> Vec<Finding> {
         let place = |name: &str| RULES.iter().position(|rule| rule.name == name);
-        self.0.sort_by(|a, b| {
-            let key = |finding: &Finding| {
-                (finding.severity, place(finding.rule), finding.file.clone(), finding.reason.clone())
-            };
-            key(a).cmp(&key(b))
-        });
+        // What is left in the order of its finding is in the order of lines.
+        self.0.sort_by_cached_key(|finding| (finding.severity, place(finding.rule), finding.file.clone()));
         self.0.dedup();
         self.0
     }

@@ -8,6 +8,7 @@ use memchr::{memchr, memmem};
 use tree::{Node, Tree, TreePath};
 
 use crate::image::start;
+use crate::traces::is_host_key;
 use crate::{Error, Findings, rules};
 
 /// As much of a file as is searched.
@@ -84,8 +85,9 @@ pub(crate) fn check(root: &Tree, findings: &mut Findings) -> Result<(), Error> {
         if content.is_empty() || passed_over || packaged && !in_use {
             continue;
         }
-        if !packaged {
-            by_place(path, content, findings)?;
+        // Host keys are a rule of their own.
+        if is_host_key(path) || !packaged && by_place(path, content, findings)? {
+            continue;
         }
         let Some(text) = text(content, path)? else { continue };
         search(path, &text, packaged, findings);
@@ -130,46 +132,48 @@ fn search(path: &TreePath, text: &[u8], packaged: bool, findings: &mut Findings)
     }
 }
 
-/// What the place of a file says about it.
-fn by_place(path: &TreePath, content: &Content, findings: &mut Findings) -> Result<(), Error> {
+/// What the place of a file says about it; whether that is enough.
+fn by_place(path: &TreePath, content: &Content, findings: &mut Findings) -> Result<bool, Error> {
     let ends = |end: &str| {
         let before = path.as_bytes().strip_suffix(end.as_bytes());
         before.is_some_and(|before| before.is_empty() || before.ends_with(b"/"))
     };
     let below = |folder: &str| path.as_bytes().starts_with(folder.as_bytes());
     let advice = "remove it in the last step, or leave it out";
+    let mut add = |rule, reason| findings.add(rule, Some(path), reason, advice);
     let kept = CREDENTIAL_FILES.iter().find(|(end, _, _)| ends(end));
     let apt: (&str, &[&str], &str) = ("", &["password"], "passwords");
     if let Some((_, words, kind)) = kept.or(below("etc/apt/auth.conf.d/").then_some(&apt)) {
         let text = start(content, MOST, path)?;
         if words.is_empty() && !text.trim_ascii().is_empty() {
-            findings.add(&rules::CREDENTIALS, Some(path), format!("is where a program keeps {kind}"), advice);
+            add(&rules::CREDENTIALS, format!("is where a program keeps {kind}"));
+            return Ok(true);
         } else if let Some(line) = line_with(&text, words) {
-            findings.add(&rules::CREDENTIALS, Some(path), format!("line {line} holds {kind}"), advice);
+            add(&rules::CREDENTIALS, format!("line {line} holds {kind}"));
+            return Ok(true);
         }
     }
     if ADDRESS_FILES.iter().any(|end| ends(end)) || ADDRESS_FOLDERS.iter().any(|folder| below(folder)) {
         let text = start(content, MOST, path)?;
         let mut lines = text.split(|byte| *byte == b'\n');
         if let Some(index) = lines.position(has_password_in_address) {
-            let reason = format!("line {} has an address with a password in it", index + 1);
-            findings.add(&rules::CREDENTIALS, Some(path), reason, advice);
+            add(&rules::CREDENTIALS, format!("line {} has an address with a password in it", index + 1));
         }
     }
     let name = path.name();
     if name.ends_with(b".key") && path.parent().is_some_and(|folder| folder.name() == b"private-keys-v1.d") {
-        findings.add(&rules::PRIVATE_KEY, Some(path), "is a private key of GnuPG", advice);
+        add(&rules::PRIVATE_KEY, "is a private key of GnuPG".to_owned());
+        return Ok(true);
     }
     if path.as_bytes() == b"var/cache/debconf/passwords.dat" {
         let text = start(content, MOST, path)?;
         let filled =
             |line: &[u8]| line.strip_prefix(b"Value:").is_some_and(|value| !value.trim_ascii().is_empty());
         if let Some(index) = text.split(|byte| *byte == b'\n').position(filled) {
-            let reason = format!("line {} holds a password that a package asked for", index + 1);
-            findings.add(&rules::CREDENTIALS, Some(path), reason, "remove it in the last step");
+            add(&rules::CREDENTIALS, format!("line {} holds a password that a package asked for", index + 1));
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The first line, from 1, that is no comment and holds one of the words.
@@ -400,6 +404,12 @@ mod tests {
         assert_eq!(
             said("opt/app/env", &both),
             ["credentials: line 1 holds an AWS access key with its secret"]
+        );
+        let both = format!("aws_access_key_id={id}\naws_secret_access_key={}\n", secret());
+        assert_eq!(
+            said("root/.aws/credentials", &both),
+            ["credentials: line 2 holds AWS credentials"],
+            "once"
         );
         assert_eq!(said("opt/app/env", &format!("KEY={id}\n")), [""; 0], "an id alone is no secret");
         let sum = "0123456789abcdef0123456789abcdef01234567";

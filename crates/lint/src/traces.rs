@@ -136,7 +136,8 @@ fn of_package(entry: &Entry) -> bool {
     matches!(entry.origin, Origin::Package(_))
 }
 
-fn is_host_key(path: &TreePath) -> bool {
+/// Whether this is where sshd looks for the private half of a host key.
+pub(crate) fn is_host_key(path: &TreePath) -> bool {
     let key = path.as_bytes().strip_prefix(b"etc/ssh/ssh_host_").and_then(|rest| rest.strip_suffix(b"_key"));
     key.is_some_and(|kind| !kind.contains(&b'/'))
 }
@@ -172,6 +173,8 @@ mod tests {
             ["ssh-host-key"],
             "an empty one keeps sshd from starting"
         );
+        let key = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n", "b3BlbnNz".repeat(8));
+        assert_eq!(with("etc/ssh/ssh_host_rsa_key", &key), ["ssh-host-key"], "once");
         assert_eq!(with("etc/ssh/ssh_host_ed25519_key.pub", "ssh-ed25519 AAAA"), [""; 0]);
         assert_eq!(with("var/lib/systemd/random-seed", "0"), ["random-seed"]);
         assert_eq!(with("var/lib/systemd/credential.secret", "0"), ["random-seed"]);

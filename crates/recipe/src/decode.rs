@@ -34,6 +34,7 @@ pub(crate) fn decode(root: &Node, arch: Arch, problems: &mut Vec<Diagnostic>) ->
     let (kernel, kernel_span) = decoder.kernel(root);
     let (files, web) = (decoder.files(root), decoder.web(root));
     decoder.hidden_files(root, &volumes, &files, web.as_ref());
+    decoder.root_content(&volumes, &files, web.as_ref());
     let recipe = Recipe {
         image_name: image_name.unwrap_or_default(),
         version: version.map(|(text, _)| text),

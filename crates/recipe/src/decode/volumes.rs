@@ -1,13 +1,13 @@
 //! The disks, and what EC2 takes of them.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use block::{GIB, KIB, MIB};
 use catalog::{IOPS_PER_THROUGHPUT, VolumeRule, VolumeSettings};
 
 use super::{Decoder, items, same_file};
-use crate::model::{FileSpec, Filesystem, Volume, Web};
+use crate::model::{FileSpec, Filesystem, Payload, Volume, Web};
 use crate::yaml::Node;
 use crate::{DeviceName, Span, VolumeType, language};
 
@@ -353,9 +353,8 @@ impl Decoder<'_> {
 
     /// Whether the folder that fills a volume is certainly too large for it, or holds what no file system can.
     fn content(&mut self, volume: &Volume, source: &Path, span: &Span) {
-        let mut least = 0;
         let mut special = None;
-        weigh(source, &mut least, &mut special);
+        let least = least_size(source, &mut special);
         if let Some(path) = special {
             let shown = path.strip_prefix(source).unwrap_or(&path).display().to_string();
             self.error(
@@ -371,6 +370,27 @@ impl Decoder<'_> {
                 format!("the source of `{}` does not fit the volume", volume.device),
                 format!("{} MiB at least, the volume has {}", least.div_ceil(MIB), volume.size / MIB),
                 format!("make the volume larger: size: {}GiB", (least + least / 8).div_ceil(GIB)),
+            );
+        }
+    }
+
+    /// Whether the recipe's own files are certainly too large for the root, all packages apart.
+    pub(super) fn root_content(&mut self, volumes: &[Volume], files: &[FileSpec], web: Option<&Web>) {
+        let Some(root) = volumes.iter().find(|volume| volume.root) else { return };
+        let laid = files.iter().map(|file| &file.payload);
+        let laid = laid.chain(web.into_iter().flat_map(|web| web.entries.iter().map(|entry| &entry.payload)));
+        let least: u64 = laid
+            .map(|payload| match payload {
+                Payload::Content(text) => text.len() as u64,
+                Payload::Source(path) => least_size(path, &mut None),
+            })
+            .sum();
+        if least > root.size {
+            self.error(
+                &root.size_span,
+                "the recipe's files do not fit the root",
+                format!("the files alone take {} MiB", least.div_ceil(MIB)),
+                "make the root larger, or put the files on a data volume with `source`",
             );
         }
     }
@@ -522,25 +542,25 @@ fn is_below(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Adds up the least that a folder takes in any ext4 file system: files in blocks of 4 KiB, without their holes, one
-/// block for each folder. Notes the first thing that is neither file, folder nor link. What cannot be read counts
-/// nothing: the bake tells.
-fn weigh(folder: &Path, least: &mut u64, special: &mut Option<std::path::PathBuf>) {
+/// The least that a file or folder takes in any ext4 file system, in bytes: files in blocks of 4 KiB, without their
+/// holes, one block for each folder. Notes the first thing that is neither file, folder nor link. What cannot be read
+/// counts nothing: the bake tells.
+fn least_size(path: &Path, special: &mut Option<PathBuf>) -> u64 {
     const PAGE: u64 = 4 * KIB;
-    *least += PAGE;
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.sort();
-    for path in paths {
-        let Ok(metadata) = path.symlink_metadata() else { continue };
-        if metadata.is_dir() {
-            weigh(&path, least, special);
-        } else if metadata.is_file() {
-            *least += metadata.len().next_multiple_of(PAGE).min(metadata.blocks() * 512);
-        } else if !metadata.is_symlink() && special.is_none() {
-            *special = Some(path);
-        }
+    let Ok(metadata) = path.symlink_metadata() else { return 0 };
+    if metadata.is_dir() {
+        let Ok(entries) = std::fs::read_dir(path) else { return PAGE };
+        let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.sort();
+        return PAGE + paths.iter().map(|path| least_size(path, special)).sum::<u64>();
     }
+    if metadata.is_file() {
+        return metadata.len().next_multiple_of(PAGE).min(metadata.blocks() * 512);
+    }
+    if !metadata.is_symlink() && special.is_none() {
+        *special = Some(path.to_owned());
+    }
+    0
 }
 
 fn root_volume(device: DeviceName, span: Span) -> Volume {

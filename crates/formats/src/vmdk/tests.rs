@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 
 use block::{
     BLOCK_SIZE, BlockMap, BlockMapBuilder, BlockSource, Content, Digest, GIB, KIB, MIB, Origin, ReadAt,
@@ -790,7 +790,8 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), 0usize..4, any::<u64>(), 0u32..64), 1..6),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
-        let (mut file, places) = victim();
+        static VICTIM: LazyLock<(Vec<u8>, Places)> = LazyLock::new(victim);
+        let (mut file, places) = (VICTIM.0.clone(), &VICTIM.1);
         for (index, area, value, shift) in changes {
             // Any byte, or a field of the header and the footer, the directory, the table.
             let start = match area {

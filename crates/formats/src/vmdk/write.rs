@@ -1,5 +1,6 @@
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use block::{BLOCK_SIZE, BlockSource, Digest, Hasher};
 use rayon::prelude::*;
@@ -93,7 +94,14 @@ fn write(
         let failed = |error| write_error(error, raw.path(), size, raw_stats.written);
         raw.file().set_len(size).map_err(failed)?;
     }
-    let job = Job { source, raw: raw.as_ref(), data: raw_stats.written, options, progress };
+    let job = Job {
+        source,
+        raw: raw.as_ref(),
+        data: raw_stats.written,
+        options,
+        progress,
+        workers: Mutex::default(),
+    };
     let mut stream = Stream::new(&vmdk, size, raw_stats.written);
     let mut blocks = Regions::new(source.data(), size, BLOCK_SIZE);
     let mut done: Vec<Done> = Vec::new();
@@ -102,12 +110,7 @@ fn write(
         let batch: Vec<Region> = blocks.by_ref().take(batch_len()).collect();
         let (written, packed) = rayon::join(
             || stream.append(&done),
-            || {
-                let blocks = batch.par_iter().with_max_len(1);
-                blocks
-                    .map_init(Worker::new, |worker, block| job.block(worker, block))
-                    .collect::<Result<_, _>>()
-            },
+            || batch.par_iter().with_max_len(1).map(|block| job.block(block)).collect::<Result<_, _>>(),
         );
         written?;
         done = packed?;
@@ -126,7 +129,7 @@ fn batch_len() -> usize {
     (16 * rayon::current_num_threads()).clamp(64, 256)
 }
 
-/// What a thread keeps from block to block.
+/// What work on a block needs and the next block can have again.
 struct Worker {
     packer: Packer,
     buffer: Vec<u8>,
@@ -154,10 +157,21 @@ struct Job<'a> {
     data: u64,
     options: &'a VmdkOptions<'a>,
     progress: &'a (dyn Fn(u64) + Sync),
+    /// Those that no thread has at the moment.
+    workers: Mutex<Vec<Worker>>,
 }
 
 impl Job<'_> {
-    fn block(&self, worker: &mut Worker, block: &Region) -> Result<Done, Error> {
+    /// Does a block with a worker that is free, or a new one.
+    fn block(&self, block: &Region) -> Result<Done, Error> {
+        let free = || self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut worker = { free().pop() }.unwrap_or_else(Worker::new);
+        let done = self.block_with(&mut worker, block);
+        free().push(worker);
+        done
+    }
+
+    fn block_with(&self, worker: &mut Worker, block: &Region) -> Result<Done, Error> {
         let number = block.number;
         let data: u64 = block.pieces.iter().map(|(_, len)| len).sum();
         let done = |packed, read, cached| {

@@ -52,7 +52,7 @@ impl Context<'_> {
         Ok(Cache::open(&self.cache.join("downloads"))?)
     }
 
-    fn mirrors(&self, recipe: Option<&str>, suite: &str) -> Mirrors {
+    pub(crate) fn mirrors(&self, recipe: Option<&str>, suite: &str) -> Mirrors {
         let mirrors = choose_mirrors(recipe, self.mirror, &HostSources::read(Path::new("/etc/apt")), suite);
         let by = match mirrors.chosen_by {
             ChosenBy::Recipe => "the recipe",
@@ -64,7 +64,7 @@ impl Context<'_> {
         mirrors
     }
 
-    fn universe(
+    pub(crate) fn universe(
         &self,
         mirrors: &Mirrors,
         suite: &str,
@@ -86,7 +86,7 @@ impl Context<'_> {
         Ok(Universe::load(&repositories, architecture, &self.downloads()?, &options, &progress)?)
     }
 
-    fn fetch(
+    pub(crate) fn fetch(
         &self,
         files: &[FileRequest],
         mirrors: &Mirrors,
@@ -208,7 +208,7 @@ fn write_anew(
             packages.iter().map(|package| package.size).sum::<u64>() >> 20
         ));
         let request = recipe::request_digest(recipe);
-        archs.insert(recipe.arch, LockedArch { request, parent: None, packages });
+        archs.insert(recipe.arch, LockedArch { request, parent: None, packages, native: Vec::new() });
     }
     let time = sources.iter().map(|source| source.date).max().unwrap_or(0);
     let writers = WRITERS.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
@@ -314,7 +314,7 @@ fn locked_source(info: &SourceInfo) -> LockedSource {
     }
 }
 
-fn role(name: &str) -> SourceRole {
+pub(crate) fn role(name: &str) -> SourceRole {
     match name {
         "updates" => SourceRole::Updates,
         "security" => SourceRole::Security,
@@ -341,7 +341,7 @@ fn locked_packages(solution: &Solution, sources: &[LockedSource]) -> Vec<LockedP
     packages.collect()
 }
 
-fn file_request(lock: &Lock, package: &LockedPackage) -> FileRequest {
+pub(crate) fn file_request(lock: &Lock, package: &LockedPackage) -> FileRequest {
     FileRequest {
         name: package.name.clone(),
         version: package.version.clone(),

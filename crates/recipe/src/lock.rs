@@ -38,6 +38,19 @@ pub struct LockedArch {
     pub parent: Option<Digest>,
     /// The packages, sorted by name.
     pub packages: Vec<LockedPackage>,
+    /// Packages of the other architecture in the same versions, sorted by name: what a host of that architecture runs in
+    /// place of the image's own programs while it bakes. They shape no byte of the image.
+    pub native: Vec<LockedPackage>,
+}
+
+impl LockedArch {
+    /// Which architecture its `native` packages are for.
+    fn counterpart(arch: Arch) -> Arch {
+        match arch {
+            Arch::X86_64 => Arch::Aarch64,
+            Arch::Aarch64 => Arch::X86_64,
+        }
+    }
 }
 
 /// Which of a suite's repositories.
@@ -147,9 +160,12 @@ impl Lock {
         self.archs.get(&arch)
     }
 
-    /// The SHA-256 of the lock's text: the same for the same content, however it came about.
+    /// The SHA-256 of the lock's text without what shapes no image (`native`): the same for the same content, however it
+    /// came about and whatever kind of machine wrote it.
     pub fn digest(&self) -> Digest {
-        Digest::of(self.to_text().as_bytes())
+        let mut lock = self.clone();
+        lock.archs.values_mut().for_each(|locked| locked.native.clear());
+        Digest::of(lock.to_text().as_bytes())
     }
 
     /// Reads a lock; `None` when there is no such file.
@@ -232,26 +248,10 @@ impl Lock {
             if let Some(parent) = &locked.parent {
                 writeln!(out, "parent = {}", quoted(&parent.to_hex()))?;
             }
-            writeln!(out, "packages = [")?;
-            let mut packages: Vec<&LockedPackage> = locked.packages.iter().collect();
-            packages.sort();
-            for package in packages {
-                let source =
-                    order.iter().position(|index| *index == package.source).unwrap_or(package.source);
-                writeln!(
-                    out,
-                    "  {{ name = {}, version = {}, architecture = {}, auto = {}, source = {source}, size = {}, sha256 = {}, \
-                     filename = {} }},",
-                    quoted(&package.name),
-                    quoted(&package.version),
-                    quoted(&package.architecture),
-                    package.auto,
-                    package.size,
-                    quoted(&package.sha256.to_hex()),
-                    quoted(&package.filename),
-                )?;
+            write_packages(out, "packages", &locked.packages, &order)?;
+            if !locked.native.is_empty() {
+                write_packages(out, "native", &locked.native, &order)?;
             }
-            writeln!(out, "]")?;
         }
         Ok(())
     }
@@ -276,43 +276,15 @@ impl Lock {
         }
         let file: LockFile = toml::from_str(text).map_err(toml_error)?;
         let mut archs = BTreeMap::new();
+        let sources = file.source.len();
+        let read = |lines: Vec<toml::Spanned<PackageLine>>, arch| {
+            read_packages(lines, arch, sources).map_err(|(at, message)| damaged(at, message))
+        };
         for (arch, locked) in file.arch {
-            let mut packages: Vec<LockedPackage> = Vec::with_capacity(locked.packages.len());
-            for line in locked.packages {
-                let at = line.span().start;
-                let line = line.into_inner();
-                let wrong = if line.source >= file.source.len() {
-                    Some(format!(
-                        "`{}` comes from source {}, which is not in the lock",
-                        line.name, line.source
-                    ))
-                } else if !is_package_name(&line.name) || !is_package_version(&line.version) {
-                    Some(format!("`{}` `{}` cannot be a package and its version", line.name, line.version))
-                } else if line.architecture != "all" && line.architecture != arch.debian() {
-                    Some(format!("`{}` is for {}, not for {}", line.name, line.architecture, arch.debian()))
-                } else if !is_pool_path(&line.filename) {
-                    Some(format!("`{}` is not a path below a mirror", line.filename))
-                } else if packages.last().is_some_and(|earlier| earlier.name >= line.name) {
-                    Some(format!("`{}` is out of order or there twice", line.name))
-                } else {
-                    None
-                };
-                if let Some(message) = wrong {
-                    return Err(damaged(at, message));
-                }
-                packages.push(LockedPackage {
-                    name: line.name,
-                    version: line.version,
-                    architecture: line.architecture,
-                    size: line.size,
-                    sha256: line.sha256.0,
-                    filename: line.filename,
-                    source: line.source,
-                    auto: line.auto,
-                });
-            }
+            let packages = read(locked.packages, arch)?;
+            let native = read(locked.native, LockedArch::counterpart(arch))?;
             let parent = locked.parent.map(|parent| parent.0);
-            archs.insert(arch, LockedArch { request: locked.request.0, parent, packages });
+            archs.insert(arch, LockedArch { request: locked.request.0, parent, packages, native });
         }
         let sources = file
             .source
@@ -327,6 +299,70 @@ impl Lock {
             .collect();
         Ok(Self { writers: file.writers, time: file.time.0, sources, archs })
     }
+}
+
+/// One list of packages, a line each, sorted. `order`: the sources' numbers in the text.
+fn write_packages(out: &mut String, key: &str, packages: &[LockedPackage], order: &[usize]) -> fmt::Result {
+    writeln!(out, "{key} = [")?;
+    let mut packages: Vec<&LockedPackage> = packages.iter().collect();
+    packages.sort();
+    for package in packages {
+        let source = order.iter().position(|index| *index == package.source).unwrap_or(package.source);
+        writeln!(
+            out,
+            "  {{ name = {}, version = {}, architecture = {}, auto = {}, source = {source}, size = {}, sha256 = {}, \
+             filename = {} }},",
+            quoted(&package.name),
+            quoted(&package.version),
+            quoted(&package.architecture),
+            package.auto,
+            package.size,
+            quoted(&package.sha256.to_hex()),
+            quoted(&package.filename),
+        )?;
+    }
+    writeln!(out, "]")?;
+    Ok(())
+}
+
+/// The packages of one list; where in the text the damage is, and what, when there is some.
+fn read_packages(
+    lines: Vec<toml::Spanned<PackageLine>>,
+    arch: Arch,
+    sources: usize,
+) -> Result<Vec<LockedPackage>, (usize, String)> {
+    let mut packages: Vec<LockedPackage> = Vec::with_capacity(lines.len());
+    for line in lines {
+        let at = line.span().start;
+        let line = line.into_inner();
+        let wrong = if line.source >= sources {
+            Some(format!("`{}` comes from source {}, which is not in the lock", line.name, line.source))
+        } else if !is_package_name(&line.name) || !is_package_version(&line.version) {
+            Some(format!("`{}` `{}` cannot be a package and its version", line.name, line.version))
+        } else if line.architecture != "all" && line.architecture != arch.debian() {
+            Some(format!("`{}` is for {}, not for {}", line.name, line.architecture, arch.debian()))
+        } else if !is_pool_path(&line.filename) {
+            Some(format!("`{}` is not a path below a mirror", line.filename))
+        } else if packages.last().is_some_and(|earlier| earlier.name >= line.name) {
+            Some(format!("`{}` is out of order or there twice", line.name))
+        } else {
+            None
+        };
+        if let Some(message) = wrong {
+            return Err((at, message));
+        }
+        packages.push(LockedPackage {
+            name: line.name,
+            version: line.version,
+            architecture: line.architecture,
+            size: line.size,
+            sha256: line.sha256.0,
+            filename: line.filename,
+            source: line.source,
+            auto: line.auto,
+        });
+    }
+    Ok(packages)
 }
 
 #[derive(Deserialize)]
@@ -363,6 +399,8 @@ struct ArchTable {
     request: Hex,
     parent: Option<Hex>,
     packages: Vec<toml::Spanned<PackageLine>>,
+    #[serde(default)]
+    native: Vec<toml::Spanned<PackageLine>>,
 }
 
 #[derive(Deserialize)]
@@ -501,6 +539,7 @@ mod tests {
             request: Digest::of(b"asked"),
             parent: None,
             packages: vec![package("adduser", 0), package("cowsay", 1)],
+            native: Vec::new(),
         };
         Lock {
             writers: BTreeMap::from([("ext4".to_owned(), 1), ("gpt".to_owned(), 2)]),
@@ -511,6 +550,17 @@ mod tests {
             ],
             archs: BTreeMap::from([(Arch::X86_64, locked)]),
         }
+    }
+
+    #[test]
+    fn native_packages_are_for_the_other_architecture_and_change_no_digest() {
+        let mut with = lock();
+        let dash = LockedPackage { architecture: "arm64".into(), ..package("dash", 1) };
+        with.archs.get_mut(&Arch::X86_64).unwrap().native = vec![dash];
+        assert_eq!(read(&with.to_text()).unwrap(), with);
+        assert_eq!(with.digest(), lock().digest());
+        let wrong = with.to_text().replace("\"arm64\"", "\"amd64\"");
+        assert!(read(&wrong).unwrap_err().contains("`dash` is for amd64, not for arm64"));
     }
 
     fn read(text: &str) -> Result<Lock, String> {

@@ -24,8 +24,14 @@ pub(crate) fn configure(recipe: &Recipe, boot: &Boot, additions: &mut Additions<
     }
     additions.text("/etc/hostname", "localhost\n", 0o644, "machine")?;
     additions.text("/etc/hosts", HOSTS, 0o644, "machine")?;
-    if !additions.root.exists(b"etc/locale.conf")? && !additions.root.exists(b"etc/default/locale")? {
-        additions.text("/etc/default/locale", "LANG=C.UTF-8\n", 0o644, "machine")?;
+    // The package of locales may have left a file that sets nothing; cloud-init would take that for another language.
+    let mut locale = additions.root.read_text(b"etc/locale.conf")?;
+    locale.push_str(&additions.root.read_text(b"etc/default/locale")?);
+    if !locale.lines().any(|line| line.starts_with("LANG=")) {
+        // Newer releases keep it there, and the other name is a link.
+        let newer = additions.root.exists(b"etc/locale.conf")?;
+        let path = if newer { "/etc/locale.conf" } else { "/etc/default/locale" };
+        additions.text(path, "LANG=C.UTF-8\n", 0o644, "machine")?;
     }
     if additions.root.lstat(b"etc/localtime")?.is_none()
         && additions.root.exists(b"usr/share/zoneinfo/Etc/UTC")?

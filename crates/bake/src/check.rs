@@ -11,6 +11,9 @@ use crate::packages::ToolPackages;
 use crate::work::WorkFolder;
 use crate::{Error, Manifest, ManifestVolume, Stages};
 
+/// The file with what came of the checks.
+pub(crate) const CHECKS: &str = "checks.json";
+
 /// The machines that an image is to boot on: the names that [`Manifest::firmware`] lists, one profile each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirmwareChoice {
@@ -122,7 +125,7 @@ pub fn check(
         })?;
         checked.extend(results);
     }
-    let path = folder.join("checks.json");
+    let path = folder.join(CHECKS);
     let text = serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n";
     fs::write(&path, text).map_err(Error::io(path, "cannot be written"))?;
     Ok(checked)

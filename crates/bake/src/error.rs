@@ -54,9 +54,6 @@ pub enum Error {
         /// What the machine is.
         host: &'static str,
     },
-    /// Something in the recipe that this version cannot bake yet.
-    #[error("{0}")]
-    Unsupported(Diagnostics),
     /// The repositories cannot be read.
     #[error(transparent)]
     Repositories(#[from] debian::repository::RepositoryError),
@@ -92,9 +89,36 @@ pub enum Error {
     /// The disk could not be laid out.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// Another bake writes to the same folder.
+    #[error("{}: another bake is writing here: wait for its end, or name another folder with --out", path.display())]
+    OutputsInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The image holds what must not be in one, or lacks what EC2 needs.
+    #[error("{findings}")]
+    Unfit {
+        /// A line for each finding, with its file, its reason and what to do.
+        findings: String,
+    },
+    /// The image could not be looked at.
+    #[error(transparent)]
+    Lint(#[from] lint::Error),
+    /// EC2 would not take the image.
+    #[error("EC2 would refuse this image: {problems}")]
+    Registration {
+        /// Which rules it breaks.
+        problems: String,
+    },
+    /// A file of the image could not be read again.
+    #[error(transparent)]
+    Read(#[from] block::ReadError),
     /// An output could not be written.
     #[error(transparent)]
     Output(#[from] formats::Error),
+    /// What runs the programs of another architecture could not be had.
+    #[error(transparent)]
+    Foreign(#[from] dispatch::Error),
     /// QEMU and its like could not be had.
     #[error(transparent)]
     Tools(#[from] tools::Error),
@@ -128,7 +152,9 @@ impl Error {
             | Self::Locked { .. }
             | Self::Writer { .. }
             | Self::ForeignArch { .. }
-            | Self::Unsupported(_)
+            | Self::OutputsInUse { .. }
+            | Self::Unfit { .. }
+            | Self::Registration { .. }
             | Self::Solve { .. }
             | Self::NotBaked { .. } => true,
             Self::FileSystem { source, .. } => {

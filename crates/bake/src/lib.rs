@@ -10,9 +10,15 @@
 
 mod check;
 mod error;
+mod foreign;
+mod lint;
 mod manifest;
+mod origin;
+mod outputs;
 mod packages;
+mod registration;
 mod report;
+mod verify;
 mod volumes;
 mod work;
 
@@ -20,15 +26,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use block::BlockMap;
-use recipe::{Arch, BootMode, Lock, Recipe};
+use recipe::{Arch, Lock, Recipe, Volume};
 
 pub use check::{Checked, FirmwareChoice, Place, check, machine_programs, programs};
 pub use error::Error;
-pub use manifest::{MANIFEST, Manifest, ManifestCheck, ManifestPackage, ManifestVolume};
+pub use manifest::{Deflate, MANIFEST, Manifest, ManifestCheck, ManifestPackage, ManifestVolume};
 pub use packages::{LockMode, ToolPackages, WRITERS};
+pub use registration::{MAPPINGS, REGISTRATION};
 pub use report::{Outcome, Report, Stage, Stages, Unit};
+pub use verify::{Fault, Verification, Verified, verify};
 
+use origin::{LOG, Made};
+use outputs::Outputs;
 use packages::Context;
+use registration::Written;
 use volumes::{RootParts, VolumeIds};
 use work::WorkFolder;
 
@@ -47,6 +58,9 @@ pub struct Request {
     pub lock: Option<PathBuf>,
     /// What may be done to the lock.
     pub lock_mode: LockMode,
+    /// Whether the host's programs may stand for those of an image of another architecture. The image is the same
+    /// without, and takes several times as long.
+    pub native_dispatch: bool,
     /// Which firmware to boot by afterwards; `None`: not booted at all.
     pub check: Option<FirmwareChoice>,
     /// The cache folder.
@@ -87,8 +101,12 @@ pub struct Ingredients {
     pub recipe: Recipe,
     /// The lock, as it is in its file now.
     pub lock: Lock,
+    /// Where the lock's file is.
+    pub lock_path: PathBuf,
     /// The lock's packages for the recipe's architecture, in its order.
     pub files: Vec<rootfs::PackageFile>,
+    /// What runs the image's programs, where its architecture is not the host's.
+    pub foreign: Option<rootfs::Foreign>,
 }
 
 /// Reads the recipe, finds or writes its lock and fetches the packages: the first stages of [`bake`].
@@ -102,13 +120,12 @@ pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Erro
             None => source.architectures().first().copied().unwrap_or(Arch::X86_64),
         };
         let recipe = source.for_arch(arch)?;
-        supported(&recipe)?;
         Ok::<_, Error>((source, recipe))
     })?;
     let lock_path = request.lock.clone().unwrap_or_else(|| source.lock_path());
     let context =
         Context { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref(), report };
-    let resolved = stages.run("lock", |outcome| {
+    let mut resolved = stages.run("lock", |outcome| {
         let resolved = packages::resolve(&source, &lock_path, request.lock_mode, &context)?;
         outcome.cached = resolved.unchanged;
         Ok::<_, Error>(resolved)
@@ -119,37 +136,58 @@ pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Erro
         outcome.cached = fetched == 0;
         Ok::<_, Error>(files)
     })?;
-    Ok(Ingredients { recipe, lock: resolved.lock, files })
+    let foreign = if host_arch() == Some(recipe.arch) {
+        None
+    } else {
+        Some(stages.run("foreign programs", |_| {
+            let wish = foreign::Wish {
+                recipe: &recipe,
+                files: &files,
+                native: request.native_dispatch,
+                lock_path: &lock_path,
+                lock_mode: request.lock_mode,
+            };
+            foreign::prepare(&wish, &mut resolved, &context)
+        })?)
+    };
+    Ok(Ingredients { recipe, lock: resolved.lock, lock_path, files, foreign })
+}
+
+/// The architectures that a recipe is for, sorted.
+pub fn architectures(recipe: &Path, set: &[(String, String)]) -> Result<Vec<Arch>, Error> {
+    let source = recipe::load(recipe, &recipe::LoadOptions { set: set.to_vec() })?;
+    Ok(source.architectures().to_vec())
 }
 
 /// Bakes a recipe for one architecture. A check that does not hold is in the result; everything else that goes wrong
 /// is an error, and then the folder of outputs is as it was before.
 pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
-    let Ingredients { recipe, lock, files } = fetch(request, stages)?;
-    let out = OutFolder::open(request.out.clone().unwrap_or_else(|| default_out(&recipe)))?;
+    let Ingredients { recipe, lock, lock_path, files, foreign } = fetch(request, stages)?;
+    let mut outputs = Outputs::open(request.out.clone().unwrap_or_else(|| default_out(&recipe)))?;
 
     let work = WorkFolder::new(&request.cache, "bake")?;
-    let built = build_root(&recipe, &files, &lock, work.path(), stages)?;
-    let volume = recipe.root_volume().ok_or_else(|| no_root(&recipe))?;
-    let map = stages.run("disk", |outcome| {
-        let bios = built.bios.as_ref().map(|images| disk::BiosBoot {
-            boot_img: images.boot_img.clone(),
-            core_img: images.core_img.clone(),
-        });
-        let parts = RootParts { tree: &built.tree, esp: &built.esp, bios, time: lock.time };
-        let map = volumes::root_volume(&recipe, volume, &parts)?;
-        outcome.bytes = Some(map.data_bytes());
-        Ok::<_, Error>(map)
+    let built = build_root(&recipe, &files, foreign.as_ref(), &lock, work.path(), stages)?;
+    stages.run("lint", |_| lint::examine(&recipe, &built, stages.report()))?;
+    let maps = stages.run("disk", |outcome| {
+        let maps = lay_out(&recipe, &built, &lock, work.path())?;
+        outcome.bytes = Some(maps.iter().flatten().map(BlockMap::data_bytes).sum());
+        Ok::<_, Error>(maps)
     })?;
-    let manifest = stages.run("write", |outcome| {
-        let raw = format!("{}.raw", volume.device.file_stem());
-        let written = write_raw(&map, &out.path, &raw, stages)?;
-        outcome.bytes = Some(written);
-        let manifest = manifest_of(&recipe, &lock, volume, raw, written);
-        out.write(MANIFEST, &manifest.to_text())?;
-        Ok::<_, Error>(manifest)
+    let (manifest, out) = stages.run("write", |outcome| {
+        let mut written = Vec::new();
+        for (volume, map) in recipe.volumes.iter().zip(&maps) {
+            let write = |map| write_volume(volume, map, &mut outputs, &request.cache, stages);
+            written.push(map.as_ref().map(write).transpose()?);
+        }
+        outcome.bytes = Some(written.iter().flatten().map(|written| written.data_bytes).sum());
+        let (manifest, registration) = registration::describe(&recipe, &lock, &written)?;
+        outputs.text(MAPPINGS, &json(&registration.block_device_mappings))?;
+        outputs.text(REGISTRATION, &json(&registration))?;
+        outputs.text(LOG, &json(&Made::new(&request.recipe, &lock_path, &request.set)?))?;
+        outputs.text(MANIFEST, &manifest.to_text())?;
+        Ok::<_, Error>((manifest, outputs.finish()?))
     })?;
-    drop(map);
+    drop(maps);
     drop(built);
     // Twenty thousand files take a while to go; the machines need not wait for that.
     let tidy = std::thread::spawn(move || drop(work));
@@ -157,13 +195,79 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let checks = match request.check {
         Some(choice) => {
             let place = Place { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref() };
-            check::check(&out.path, choice, &place, stages)?
+            check::check(&out, choice, &place, stages)?
         }
         None => Vec::new(),
     };
     // It cannot fail: what stays behind is in the cache, where it does no harm.
     let _ = tidy.join();
-    Ok(Baked { manifest, out: out.path.clone(), checks })
+    Ok(Baked { manifest, out, checks })
+}
+
+/// Every volume as a disk, in the recipe's order; `None` for one that starts blank.
+fn lay_out(
+    recipe: &Recipe,
+    built: &rootfs::Built,
+    lock: &Lock,
+    work: &Path,
+) -> Result<Vec<Option<BlockMap>>, Error> {
+    let bios = built.bios.as_ref().map(|images| disk::BiosBoot {
+        boot_img: images.boot_img.clone(),
+        core_img: images.core_img.clone(),
+    });
+    let parts = RootParts { tree: &built.tree, esp: &built.esp, bios, time: lock.time };
+    let mut maps = Vec::new();
+    for volume in &recipe.volumes {
+        let map = match volume.filesystem {
+            _ if volume.root => Some(volumes::root_volume(recipe, volume, &parts)?),
+            Some(recipe::Filesystem::Ext4) if volume.ephemeral.is_none() => {
+                let folder = work.join(format!("volume-{}", volume.device.file_stem()));
+                fs::create_dir(&folder).map_err(Error::io(&folder, "cannot be made"))?;
+                let tree = rootfs::data_tree(volume.source.as_deref(), built.made, &folder)?;
+                Some(volumes::data_volume(recipe, volume, &tree, lock.time)?)
+            }
+            _ => None,
+        };
+        maps.push(map);
+    }
+    Ok(maps)
+}
+
+/// How much room compressed blocks of VMDK files may take in the cache.
+const GRAIN_CACHE: u64 = 2 << 30;
+
+/// Writes a volume's raw file and its VMDK.
+fn write_volume(
+    volume: &Volume,
+    map: &BlockMap,
+    outputs: &mut Outputs,
+    cache: &Path,
+    stages: &Stages<'_>,
+) -> Result<Written, Error> {
+    let stem = volume.device.file_stem();
+    let (raw, vmdk) = (format!("{stem}.raw"), format!("{stem}.vmdk"));
+    let blocks = block::block_ids(map)?;
+    let id = |number: u64| {
+        let at = blocks.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        Some(blocks[at].1)
+    };
+    let grains = formats::vmdk::FileGrainCache::open(&cache.join("vmdk"), GRAIN_CACHE)?;
+    let options = formats::VmdkOptions { cache: Some(&grains), digests: Some(&id) };
+    let done = std::sync::atomic::AtomicU64::new(0);
+    let total = map.data_bytes();
+    let progress = |bytes| {
+        let done = done.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
+        stages.report().progress(done, Some(total), Unit::Bytes, &stem);
+    };
+    let (raw_path, vmdk_path) = (outputs.make(&raw), outputs.make(&vmdk));
+    let (stats, _) = formats::write_raw_and_vmdk(map, &raw_path, &vmdk_path, &options, &progress)?;
+    Ok(Written { raw, vmdk, data_bytes: stats.written, blocks })
+}
+
+/// A value as text, ending in a line break.
+fn json(value: &impl serde::Serialize) -> String {
+    // A value of strings and numbers always has a JSON form.
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
 /// Looks for mistakes in a recipe, for every architecture that it names, and bakes nothing. Warnings go to the report.
@@ -184,32 +288,33 @@ fn default_out(recipe: &Recipe) -> PathBuf {
     Path::new("out").join(&recipe.name).join(recipe.arch.as_str())
 }
 
-/// Refuses what the language has and this version cannot bake yet, at its place in the recipe.
-fn supported(recipe: &Recipe) -> Result<(), Error> {
-    if host_arch() != Some(recipe.arch) {
-        return Err(Error::ForeignArch { arch: recipe.arch, host: std::env::consts::ARCH });
-    }
-    let problems: Vec<_> = recipe
-        .volumes
-        .iter()
-        .filter(|volume| !volume.root)
-        .map(|volume| {
-            volume
-                .span
-                .error("data and instance store volumes cannot be baked yet", "only the root volume can")
-                .help("leave the volume out; the language keeps it for a later version")
-        })
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(Error::Unsupported(recipe::Diagnostics(problems))) }
+pub(crate) fn no_root(recipe: &Recipe) -> Error {
+    Error::NotBaked { path: PathBuf::from(&recipe.name), reason: "the recipe has no root volume".into() }
 }
 
-fn no_root(recipe: &Recipe) -> Error {
-    Error::NotBaked { path: PathBuf::from(&recipe.name), reason: "the recipe has no root volume".into() }
+/// The volumes beside the root that hold a file system from the start.
+fn data_volumes(recipe: &Recipe) -> impl Iterator<Item = &Volume> {
+    recipe
+        .volumes
+        .iter()
+        .filter(|volume| !volume.root && volume.ephemeral.is_none() && volume.filesystem.is_some())
+}
+
+/// The data volumes that are mounted at boot.
+fn mounts(recipe: &Recipe) -> Vec<rootfs::Mount> {
+    let mounted = data_volumes(recipe).filter_map(|volume| Some((volume, volume.mount.clone()?)));
+    let mounts = mounted.map(|(volume, path)| rootfs::Mount {
+        uuid: VolumeIds::of(recipe, volume).file_system,
+        path,
+        kind: "ext4".to_owned(),
+    });
+    mounts.collect()
 }
 
 fn build_root(
     recipe: &Recipe,
     files: &[rootfs::PackageFile],
+    foreign: Option<&rootfs::Foreign>,
     lock: &Lock,
     work: &Path,
     stages: &Stages<'_>,
@@ -223,9 +328,13 @@ fn build_root(
             packages: files,
             time: lock.time,
             work,
-            boot: rootfs::Boot { root_uuid: ids.file_system, esp_id: ids.esp_volume, mounts: Vec::new() },
+            boot: rootfs::Boot { root_uuid: ids.file_system, esp_id: ids.esp_volume, mounts: mounts(recipe) },
+            foreign,
             progress: &progress,
         })?;
+        if let Some(counts) = &built.report.programs {
+            stages.report().line(&program_starts(counts));
+        }
         for note in &built.report.notes {
             stages.report().line(note);
         }
@@ -233,87 +342,16 @@ fn build_root(
     })
 }
 
-/// The folder of outputs. It is made before the long work, so that a bad place is told at once; what was made and
-/// stayed empty goes again.
-struct OutFolder {
-    path: PathBuf,
-}
-
-impl OutFolder {
-    fn open(path: PathBuf) -> Result<Self, Error> {
-        fs::create_dir_all(&path).map_err(Error::io(&path, "cannot be made a folder for the outputs"))?;
-        let folder = Self { path };
-        let probe = folder.path.join(format!(".bakehouse-{}", std::process::id()));
-        fs::write(&probe, []).map_err(Error::io(&folder.path, "outputs cannot be written here"))?;
-        fs::remove_file(&probe).map_err(Error::io(probe, "cannot be removed"))?;
-        Ok(folder)
-    }
-
-    /// A small file, there whole or not at all.
-    fn write(&self, name: &str, text: &str) -> Result<(), Error> {
-        let new = self.path.join(format!(".{name}.{}", std::process::id()));
-        fs::write(&new, text).map_err(Error::io(&new, "cannot be written"))?;
-        let path = self.path.join(name);
-        fs::rename(&new, &path).map_err(Error::io(path, "cannot be replaced"))
-    }
-}
-
-impl Drop for OutFolder {
-    fn drop(&mut self) {
-        // Only an empty folder can be removed this way.
-        let _ = fs::remove_dir(&self.path);
-    }
-}
-
-fn write_raw(map: &BlockMap, out: &Path, name: &str, stages: &Stages<'_>) -> Result<u64, Error> {
-    let done = std::sync::atomic::AtomicU64::new(0);
-    let total = map.data_bytes();
-    let stats = formats::write_raw(map, &out.join(name), &|bytes| {
-        let done = done.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
-        stages.report().progress(done, Some(total), Unit::Bytes, name);
-    })?;
-    Ok(stats.written)
-}
-
-fn manifest_of(
-    recipe: &Recipe,
-    lock: &Lock,
-    volume: &recipe::Volume,
-    raw: String,
-    data_bytes: u64,
-) -> Manifest {
-    let firmware: &[&str] = match (recipe.arch, recipe.image.boot_mode) {
-        (Arch::Aarch64, _) | (_, BootMode::Uefi) => &["uefi", "nitro"],
-        (_, BootMode::LegacyBios) => &["bios"],
-        (_, BootMode::UefiPreferred) => &["bios", "uefi", "nitro"],
-    };
-    let packages = lock.for_arch(recipe.arch).map_or(&[][..], |locked| &locked.packages);
-    Manifest {
-        format: manifest::FORMAT,
-        name: recipe.image_name.clone(),
-        arch: recipe.arch.as_str().to_owned(),
-        description: recipe.description.clone(),
-        default_user: recipe.default_user().map(|user| user.name.clone()),
-        firmware: firmware.iter().map(|name| (*name).to_owned()).collect(),
-        lock: lock.digest().to_hex(),
-        time: lock.time,
-        volumes: vec![ManifestVolume {
-            device: volume.device.to_string(),
-            raw: Some(raw),
-            size: volume.size,
-            data_bytes,
-            ephemeral: None,
-        }],
-        packages: packages
-            .iter()
-            .map(|package| ManifestPackage {
-                name: package.name.clone(),
-                version: package.version.clone(),
-                architecture: package.architecture.clone(),
-            })
-            .collect(),
-        checks: recipe.checks.iter().map(ManifestCheck::from).collect(),
-    }
+/// How many programs of a foreign root ran how, and which were emulated most.
+fn program_starts(counts: &rootfs::Counts) -> String {
+    let (native, emulated) = counts.totals();
+    let most: Vec<String> = counts
+        .most_emulated()
+        .into_iter()
+        .take(5)
+        .map(|(path, count)| format!("{} {count}", path.rsplit('/').next().unwrap_or(path)))
+        .collect();
+    format!("program starts: {native} native, {emulated} emulated ({})", most.join(", "))
 }
 
 struct RootProgress<'a, 'b> {

@@ -1,5 +1,8 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use catalog::{AmiId, SnapshotId};
+use recipe::BootMode;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -12,20 +15,33 @@ pub const MANIFEST: &str = "image.json";
 pub struct Manifest {
     /// The shape of this file.
     pub format: u32,
+    /// The image's id. It follows from all else in here but the other ids; `None` only while it is being found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<AmiId>,
     /// The image's name.
     pub name: String,
     /// `x86_64` or `aarch64`.
     pub arch: String,
     /// The recipe's description.
     pub description: Option<String>,
+    /// The account that the ids are made for.
+    pub account: String,
+    /// The region that the ids are made for.
+    pub region: String,
     /// The user who is given the launch key.
     pub default_user: Option<String>,
-    /// `bios`, `uefi`, `nitro`: what the disk boots on; each is a machine profile of the architecture.
+    /// How firmware starts it, in EC2's words.
+    pub boot_mode: BootMode,
+    /// `bios`, `uefi`, `nitro`: the kinds of machine that it boots on.
     pub firmware: Vec<String>,
     /// SHA-256 of the lock's text.
     pub lock: String,
     /// The lock's time, seconds since 1970.
     pub time: i64,
+    /// The versions of the program's own writers that shaped the bytes.
+    pub writers: BTreeMap<String, u32>,
+    /// What compressed the VMDK files.
+    pub deflate: Deflate,
     /// The volumes, the root first.
     pub volumes: Vec<ManifestVolume>,
     /// Every package, sorted by name.
@@ -35,19 +51,49 @@ pub struct Manifest {
 }
 
 /// The present shape of the manifest.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+
+/// A compressor: what decides the bytes of what it compresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deflate {
+    /// The library.
+    pub library: String,
+    /// Its version.
+    pub version: String,
+    /// The level.
+    pub level: u32,
+}
 
 /// One volume of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestVolume {
     /// EC2's name for it.
     pub device: String,
-    /// The raw file beside the manifest; `None` for instance store, which is blank at each start.
+    /// Whether it is the one that boots.
+    pub root: bool,
+    /// The raw file beside the manifest; `None` for a volume that starts blank.
     pub raw: Option<String>,
+    /// The same disk as a streamOptimized VMDK.
+    pub vmdk: Option<String>,
     /// Bytes.
     pub size: u64,
-    /// Bytes that are not holes.
+    /// Bytes of the raw file that are not holes.
     pub data_bytes: u64,
+    /// Blocks of 512 KiB that are not all zero.
+    pub blocks: u64,
+    /// The digest of its snapshot, 64 hexadecimal digits: SHA-256 over format version, size and the blocks' ids.
+    pub digest: Option<String>,
+    /// The LINEAR checksum of the EBS direct API, in base64.
+    pub checksum: Option<String>,
+    /// The snapshot that the mapping names; `None` for a volume that starts blank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<SnapshotId>,
+    /// The file system on it, `ext4`; the root's is in its root partition.
+    pub filesystem: Option<String>,
+    /// The file system's label.
+    pub label: Option<String>,
+    /// Where it is mounted.
+    pub mount: Option<String>,
     /// The number of an instance store volume; `None` for an EBS volume.
     #[serde(default)]
     pub ephemeral: Option<u8>,

@@ -97,6 +97,19 @@ pub(crate) fn root_volume(
     Ok(map)
 }
 
+/// A data volume: one file system that takes the whole disk, without a partition table, as it is usual on EC2 and so
+/// that it can grow.
+pub(crate) fn data_volume(
+    recipe: &Recipe,
+    volume: &Volume,
+    tree: &Tree,
+    time: i64,
+) -> Result<BlockMap, Error> {
+    let ids = VolumeIds::of(recipe, volume);
+    let mount = volume.mount.as_deref().unwrap_or_default();
+    file_system(volume, tree, volume.size, ids.file_system, mount, time)
+}
+
 /// A bare ext4 file system of `size` bytes for a volume.
 fn file_system(
     volume: &Volume,

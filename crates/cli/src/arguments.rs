@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Bake(BakeArguments),
     /// Boot what was baked and run its checks again
     Check(CheckArguments),
+    /// Look whether outputs are whole, and whether baking again gives the same bytes
+    Verify(VerifyArguments),
     /// Look for mistakes in a recipe, and bake nothing
     Validate(ValidateArguments),
     /// Print the JSON Schema of the recipe language
@@ -32,10 +34,10 @@ pub(crate) enum Command {
 pub(crate) struct BakeArguments {
     /// The recipe's file
     pub(crate) recipe: PathBuf,
-    /// The architecture to bake for [default: this machine's]
+    /// The architecture to bake for: x86_64, aarch64, or all of the recipe's [default: this machine's]
     #[arg(long)]
-    pub(crate) arch: Option<Arch>,
-    /// Folder for the outputs [default: out/<name>/<arch>]
+    pub(crate) arch: Option<ArchChoice>,
+    /// Folder for the outputs; with --arch all each architecture gets one of its own in it [default: out/<name>/<arch>]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// The lock's file [default: <recipe>.lock beside the recipe]
@@ -84,6 +86,24 @@ pub(crate) struct CheckArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// The folder that `bakehouse bake` wrote
+    pub(crate) folder: PathBuf,
+    /// Bake again from the lock, and say where the outputs first differ
+    #[arg(long)]
+    pub(crate) rebuild: bool,
+    /// The recipe's file [default: where it was when it was baked]
+    #[arg(long, value_name = "FILE", requires = "rebuild")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// The lock's file [default: where it was when it was baked]
+    #[arg(long, value_name = "FILE", requires = "rebuild")]
+    pub(crate) lock: Option<PathBuf>,
+    /// Print one JSON object on standard output at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ValidateArguments {
     /// The recipe's file
     pub(crate) recipe: PathBuf,
@@ -126,6 +146,26 @@ impl From<Firmware> for FirmwareChoice {
             Firmware::Bios => Self::Bios,
             Firmware::Uefi => Self::Uefi,
             Firmware::Nitro => Self::Nitro,
+        }
+    }
+}
+
+/// Which architectures to bake for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ArchChoice {
+    /// Every one that the recipe names.
+    All,
+    /// This one.
+    One(Arch),
+}
+
+impl std::str::FromStr for ArchChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            _ => text.parse().map(Self::One).map_err(|error: recipe::UnknownArch| format!("{error}, or `all`")),
         }
     }
 }

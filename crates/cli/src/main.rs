@@ -9,9 +9,11 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use arguments::{Arguments, BakeArguments, CheckArguments, Command, ToolsArguments, ValidateArguments};
+use arguments::{ArchChoice, Arguments, BakeArguments, CheckArguments, Command};
+use arguments::{ToolsArguments, ValidateArguments, VerifyArguments};
 use bake::{Checked, Place, Stage, Stages};
 use clap::Parser;
+use recipe::Arch;
 use serde_json::json;
 use terminal::Terminal;
 use tools::{Set, Tools};
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
             });
             // A recipe's mistakes are a whole message already.
             let whole =
-                matches!(error.downcast_ref(), Some(bake::Error::Recipe(_) | bake::Error::Unsupported(_)));
+                matches!(error.downcast_ref(), Some(bake::Error::Recipe(_) | bake::Error::Unfit { .. }));
             eprintln!("{}{}", if whole { "" } else { "error: " }, text.trim_end());
             ExitCode::from(if mistake { MISTAKE } else { FAILED })
         }
@@ -51,6 +53,7 @@ fn run(command: Command) -> Result<u8> {
     match command {
         Command::Bake(arguments) => bake(&arguments),
         Command::Check(arguments) => check(&arguments),
+        Command::Verify(arguments) => verify(&arguments),
         Command::Validate(arguments) => validate(arguments),
         Command::Schema => {
             println!("{}", serde_json::to_string_pretty(&recipe::schema())?);
@@ -63,15 +66,53 @@ fn run(command: Command) -> Result<u8> {
 fn bake(arguments: &BakeArguments) -> Result<u8> {
     // Before anything else: the kernel moves single-threaded processes only.
     sandbox::enter()?;
+    let archs: Vec<Option<Arch>> = match arguments.arch {
+        None => vec![None],
+        Some(ArchChoice::One(arch)) => vec![Some(arch)],
+        Some(ArchChoice::All) => {
+            bake::architectures(&arguments.recipe, &arguments.set)?.into_iter().map(Some).collect()
+        }
+    };
+    let all = matches!(arguments.arch, Some(ArchChoice::All));
+    let mut images = Vec::new();
+    let mut code = DONE;
+    for arch in archs {
+        let out = match (&arguments.out, arch) {
+            (Some(out), Some(arch)) if all => Some(out.join(arch.as_str())),
+            (out, _) => out.clone(),
+        };
+        let (image, held) = bake_one(arguments, arch, out)?;
+        images.push(image);
+        if !held {
+            code = FAILED;
+        }
+    }
+    if arguments.json {
+        let value = match images.as_mut_slice() {
+            [image] if !all => image.take(),
+            _ => json!({ "images": images }),
+        };
+        println!("{}", serde_json::to_string_pretty(&value)?);
+    }
+    Ok(code)
+}
+
+/// Bakes for one architecture. Gives what `--json` tells of it, and whether every check held.
+fn bake_one(
+    arguments: &BakeArguments,
+    arch: Option<Arch>,
+    out: Option<PathBuf>,
+) -> Result<(serde_json::Value, bool)> {
     let terminal = Terminal::new();
     let stages = Stages::new(&terminal);
     let request = bake::Request {
         recipe: arguments.recipe.clone(),
         set: arguments.set.clone(),
-        arch: arguments.arch,
-        out: arguments.out.clone(),
+        arch,
+        out,
         lock: arguments.lock.clone(),
         lock_mode: arguments.lock_mode(),
+        native_dispatch: true,
         check: (!arguments.no_check).then(|| arguments.firmware.into()),
         cache: cache_folder()?,
         mirror: mirror(),
@@ -82,30 +123,57 @@ fn bake(arguments: &BakeArguments) -> Result<u8> {
     terminal.close();
     let baked = baked?;
     eprint!("\n{}", terminal::summary(&done));
+    let mut volumes = Vec::new();
     for volume in &baked.manifest.volumes {
-        let Some(raw) = &volume.raw else { continue };
-        let path = baked.out.join(raw);
-        let (size, data) = (terminal::bytes(volume.size), terminal::bytes(volume.data_bytes));
-        eprintln!("{}: {size}, {data} of it data", path.display());
+        let place = |name: &Option<String>| name.as_ref().map(|name| baked.out.join(name));
+        let (raw, vmdk) = (place(&volume.raw), place(&volume.vmdk));
+        if let (Some(raw), Some(vmdk)) = (&raw, &volume.vmdk) {
+            let (size, data) = (terminal::bytes(volume.size), terminal::bytes(volume.data_bytes));
+            eprintln!("{}: {size}, {data} of it data; the same disk in {vmdk}", raw.display());
+        }
+        volumes.push(json!({
+            "device": volume.device, "raw": raw, "vmdk": vmdk, "snapshot_id": volume.snapshot_id,
+            "size": volume.size, "data_bytes": volume.data_bytes,
+        }));
     }
     report_checks(&baked.checks);
-    if arguments.json {
-        let volumes: Vec<_> = baked
-            .manifest
-            .volumes
-            .iter()
-            .map(|volume| {
-                let raw = volume.raw.as_ref().map(|raw| baked.out.join(raw));
-                json!({"device": volume.device, "raw": raw, "size": volume.size, "data_bytes": volume.data_bytes})
-            })
-            .collect();
-        let value = json!({
-            "name": baked.manifest.name, "arch": baked.manifest.arch, "out": baked.out, "volumes": volumes,
-            "stages": done.iter().map(stage_json).collect::<Vec<_>>(), "checks": baked.checks,
-        });
-        println!("{}", serde_json::to_string_pretty(&value)?);
+    let value = json!({
+        "name": baked.manifest.name, "image_id": baked.manifest.image_id, "arch": baked.manifest.arch,
+        "out": baked.out, "volumes": volumes, "stages": done.iter().map(stage_json).collect::<Vec<_>>(),
+        "checks": baked.checks,
+    });
+    Ok((value, baked.checks_hold()))
+}
+
+fn verify(arguments: &VerifyArguments) -> Result<u8> {
+    sandbox::enter()?;
+    let terminal = Terminal::new();
+    let stages = Stages::new(&terminal);
+    let what = bake::Verification {
+        folder: arguments.folder.clone(),
+        rebuild: arguments.rebuild,
+        recipe: arguments.recipe.clone(),
+        lock: arguments.lock.clone(),
+        cache: cache_folder()?,
+        mirror: mirror(),
+        now: now()?,
+    };
+    let verified = bake::verify(&what, &stages);
+    terminal.close();
+    let verified = verified?;
+    for fault in &verified.faults {
+        eprintln!("{fault}");
     }
-    Ok(if baked.checks_hold() { DONE } else { FAILED })
+    let (files, folder) = (verified.files.len(), arguments.folder.display());
+    match (verified.faults.as_slice(), arguments.rebuild) {
+        ([], true) => eprintln!("{folder}: baked again, all {files} outputs are the same"),
+        ([], false) => eprintln!("{folder}: {files} disk files hold what the manifest says"),
+        _ => {}
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&verified)?);
+    }
+    Ok(if verified.faults.is_empty() { DONE } else { FAILED })
 }
 
 fn check(arguments: &CheckArguments) -> Result<u8> {

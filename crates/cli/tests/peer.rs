@@ -78,6 +78,7 @@ impl Both {
             time: ingredients.lock.time,
             work: &folder,
             boot: rootfs::Boot { root_uuid: [0x11; 16], esp_id: 0x1234_abcd, mounts: Vec::new() },
+            foreign: None,
             progress: &(),
         });
         let built = built.unwrap_or_else(|error| panic!("{error}"));

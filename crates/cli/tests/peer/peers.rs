@@ -58,6 +58,7 @@ pub(crate) fn ingredients(recipe: &Path) -> Ingredients {
         out: None,
         lock: None,
         lock_mode: LockMode::Keep,
+        native_dispatch: true,
         check: None,
         cache: cache_folder(),
         mirror: mirror(),

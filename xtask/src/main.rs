@@ -16,6 +16,7 @@ Usage: cargo xtask COMMAND
   bake RECIPE [OPTION…]     build the program and run `bakehouse bake`
   run COMMAND [OPTION…]     build the program and run any of its commands
   test [ARGUMENT…]          every test, real bakes and boots among them; arguments go to `cargo test`
+       --thorough           also those that take an hour: full emulation, more hosts, every machine
   bench bake                our bake against mmdebstrap, mke2fs and partitioning, in one run
   ci                        formatting, lints, generated files, then `test`
   generate                  write the generated files anew (recipes/recipe.schema.json)
@@ -66,7 +67,13 @@ fn bakehouse(arguments: &[OsString]) -> Result<ExitCode> {
 fn test(arguments: &[OsString]) -> Result<()> {
     let program = build_program()?;
     let path = tools_path(&program)?;
-    cargo(&["test", "--release", "--workspace", "--no-fail-fast"], arguments, Some(&path))
+    let (thorough, arguments): (Vec<OsString>, Vec<OsString>) =
+        arguments.iter().cloned().partition(|argument| argument == "--thorough");
+    let mut variables = vec![("BAKEHOUSE_TOOLS_PATH", path)];
+    if !thorough.is_empty() {
+        variables.push(("BAKEHOUSE_THOROUGH", "1".into()));
+    }
+    cargo(&["test", "--release", "--workspace", "--no-fail-fast"], &arguments, &variables)
 }
 
 fn bench(arguments: &[OsString]) -> Result<()> {
@@ -80,16 +87,16 @@ fn bench(arguments: &[OsString]) -> Result<()> {
     let path = tools_path(&program)?;
     let mut tail: Vec<OsString> = vec!["--bench".into(), name.into(), "--".into()];
     tail.extend_from_slice(rest);
-    cargo(&["bench", "--package", "bakehouse-cli"], &tail, Some(&path))
+    cargo(&["bench", "--package", "bakehouse-cli"], &tail, &[("BAKEHOUSE_TOOLS_PATH", path)])
 }
 
 fn ci() -> Result<()> {
     let started = Instant::now();
-    cargo(&["fmt", "--all", "--check"], &[], None)?;
+    cargo(&["fmt", "--all", "--check"], &[], &[])?;
     cargo(
         &["clippy", "--release", "--workspace", "--all-targets"],
         &["--".into(), "-Dwarnings".into()],
-        None,
+        &[],
     )?;
     let before = std::fs::read(schema_file())
         .context("recipes/recipe.schema.json is not there: `cargo xtask generate`")?;
@@ -127,7 +134,7 @@ fn root() -> &'static Path {
 }
 
 fn build_program() -> Result<PathBuf> {
-    cargo(&["build", "--release", "--package", "bakehouse-cli"], &[], None)?;
+    cargo(&["build", "--release", "--package", "bakehouse-cli"], &[], &[])?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(target.join("release/bakehouse"))
 }
@@ -144,14 +151,12 @@ fn tools_path(program: &Path) -> Result<OsString> {
     Ok(String::from_utf8(output.stdout)?.trim_end().into())
 }
 
-fn cargo(command: &[&str], arguments: &[OsString], tools: Option<&OsString>) -> Result<()> {
+fn cargo(command: &[&str], arguments: &[OsString], variables: &[(&str, OsString)]) -> Result<()> {
     println!("xtask: cargo {} {}", command.join(" "), display(arguments));
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(&command[..1]).arg("--manifest-path").arg(root().join("Cargo.toml"));
     cargo.args(&command[1..]).args(arguments);
-    if let Some(path) = tools {
-        cargo.env("BAKEHOUSE_TOOLS_PATH", path);
-    }
+    cargo.envs(variables.iter().map(|(name, value)| (name, value)));
     let status = cargo.status().context("cannot run cargo")?;
     if !status.success() {
         bail!("`cargo {} {}` failed", command.join(" "), display(arguments));

@@ -46,13 +46,15 @@ pub enum Error {
         /// The version of this program; 0 when it has no such writer.
         known: u32,
     },
-    /// An architecture that this program cannot bake or boot yet on this host.
-    #[error("{arch} cannot be baked on this machine, which is {host}: bake it on a machine of its own kind")]
+    /// An architecture whose programs the kernel of this host cannot be made to run.
+    #[error("{arch} cannot be baked on this machine, which is {host}: {source}")]
     ForeignArch {
         /// What was asked for.
         arch: Arch,
         /// What the machine is.
         host: &'static str,
+        /// What the sandbox says.
+        source: sandbox::SandboxError,
     },
     /// The repositories cannot be read.
     #[error(transparent)]

@@ -8,9 +8,11 @@ use debian::download::FileRequest;
 use dispatch::{Machine, NativePackage, NativeTree};
 use recipe::{Arch, Lock, LockedPackage, Recipe};
 use rootfs::{Foreign, PackageFile};
+use sandbox::{Input, Sandbox, SandboxError};
 use tools::{Set, Tools};
 
 use crate::packages::{Context, LockMode, Resolved, ToolPackages, file_request, role};
+use crate::work::WorkFolder;
 use crate::{Error, host_arch};
 
 /// How foreign programs are to be run.
@@ -35,6 +37,7 @@ pub(crate) fn prepare(
         Arch::X86_64 => Machine::X86_64,
         Arch::Aarch64 => Machine::Aarch64,
     };
+    probe(wish.recipe.arch, target, context.cache)?;
     let provider = ToolPackages {
         cache: context.cache,
         now: context.now,
@@ -67,6 +70,18 @@ pub(crate) fn prepare(
         packages.len()
     ));
     Ok(Foreign { emulator, native: Some(tree) })
+}
+
+/// Asks the kernel, before anything is fetched, whether it lets foreign programs run: in an empty root, where there is
+/// no program.
+fn probe(arch: Arch, target: Machine, cache: &Path) -> Result<(), Error> {
+    let root = WorkFolder::new(cache, "probe")?;
+    let foreign =
+        sandbox::Foreign { machine: target.name(), elf_machine: target.elf(), handler: dispatch::HANDLER };
+    match Sandbox::new(root.path()).foreign(foreign).run(&["/none"], Input::Null, &mut |_| {}) {
+        Ok(_) | Err(SandboxError::Execute { .. }) => Ok(()),
+        Err(source) => Err(Error::ForeignArch { arch, host: std::env::consts::ARCH, source }),
+    }
 }
 
 /// The host's packages: of the lock's own list for the host's architecture, else of its `native` list, else of the
@@ -137,10 +152,7 @@ fn source(lock: &Lock, name: &str) -> usize {
 }
 
 /// Which packages the native tree needs, by what the image's own packages depend on.
-fn needed<'n>(
-    files: &[PackageFile],
-    image: &BTreeMap<&'n str, &str>,
-) -> Result<BTreeSet<&'n str>, Error> {
+fn needed<'n>(files: &[PackageFile], image: &BTreeMap<&'n str, &str>) -> Result<BTreeSet<&'n str>, Error> {
     let mut depends: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.architecture != "all") {
         let control =

@@ -2,7 +2,8 @@
 //! the same in every file.
 //!
 //! The namespace must be entered before any thread is started, which the usual test harness does not allow; so this one
-//! has its own. It ends with a line `N passed, N failed`. Arguments choose tests by a part of their names.
+//! has its own. It ends with a line `N passed, N failed`. Arguments choose tests by a part of their names;
+//! BAKEHOUSE_TEST_LOCK names a lock to keep from one run to the next.
 #![allow(clippy::print_stdout, reason = "a test runner tells its results there")]
 
 #[path = "dispatch/bakes.rs"]

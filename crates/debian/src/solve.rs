@@ -109,12 +109,12 @@ fn suggest(near: &[String]) -> String {
 
 /// Finds the packages for a request.
 pub fn solve(universe: &Universe, request: &Request) -> Result<Solution, SolveError> {
-    let goal = Goal::new(universe, request)?;
+    let goal = Goal::new(universe, request, false)?;
     // Older versions are only thought of when the newest ones do not go together, and the request or the pins are
     // what keeps them apart.
     match run(&goal, request) {
         Err(SolveError::Conflict { reasons }) if goal.wants_versions() => {
-            let goal = Goal { old_versions: true, ..Goal::new(universe, request)? };
+            let goal = Goal::new(universe, request, true)?;
             run(&goal, request).map_err(|error| match error {
                 SolveError::Conflict { .. } => SolveError::Conflict { reasons },
                 other => other,
@@ -220,6 +220,7 @@ struct VersionSet {
 /// The request over its universe, as the search sees it.
 struct Goal<'u> {
     universe: &'u Universe,
+    /// Whether versions other than the newest may be chosen. The candidates of `roots` follow from it.
     old_versions: bool,
     roots: Vec<Need>,
     /// Versions asked for or pinned, by name.
@@ -246,10 +247,10 @@ fn package_id(solvable: SolvableId) -> PackageId {
 }
 
 impl<'u> Goal<'u> {
-    fn new(universe: &'u Universe, request: &Request) -> Result<Self, SolveError> {
+    fn new(universe: &'u Universe, request: &Request, old_versions: bool) -> Result<Self, SolveError> {
         let mut goal = Self {
             universe,
-            old_versions: false,
+            old_versions,
             roots: Vec::new(),
             fixed: HashMap::new(),
             names: RefCell::default(),

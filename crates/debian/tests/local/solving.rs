@@ -183,6 +183,35 @@ fn an_older_version_is_taken_only_when_it_is_asked_for_or_kept() {
 }
 
 #[test]
+fn what_is_asked_for_by_name_and_essential_packages_may_be_older_when_a_kept_version_needs_it() {
+    let lines = "libssl 2 ; Depends: libc
+        libssl 3 ; Depends: libc
+        libssl-dev 2 ; Depends: libssl (= 2)
+        libssl-dev 3 ; Depends: libssl (= 3)
+        libc 1
+        libc 2
+        perl-base 2 ; Essential: yes
+        perl-base 3 ; Essential: yes
+        perl 2 ; Depends: perl-base (= 2)
+        perl 3 ; Depends: perl-base (= 3)";
+    // A version asked for beside a package that must match it.
+    assert_eq!(main_only(lines, "libssl=2 libssl-dev"), "libc=2 libssl=2 libssl-dev=2");
+    // A lock from before a security update, and an addition to the recipe after it.
+    let all = universe(&[("main", lines)]);
+    let pinned = vec![("libssl".to_owned(), Version::parse("2").unwrap())];
+    let added = Request { pinned: pinned.clone(), ..request("libssl libssl-dev") };
+    assert_eq!(chosen(&all, &added), "libc=2 libssl=2 libssl-dev=2");
+    // The addition needs nothing old, so it is the newest.
+    let added = Request { pinned, ..request("libssl perl") };
+    assert_eq!(chosen(&all, &added), "libc=2 libssl=2 perl=3 perl-base=3");
+    let essential = Request { essential: true, ..request("perl=2") };
+    assert_eq!(chosen(&all, &essential), "perl=2 perl-base=2");
+    let flags: Vec<_> =
+        solve(&all, &essential).unwrap().packages.iter().map(|one| (one.essential, one.auto)).collect();
+    assert_eq!(flags, [(false, false), (true, true)]);
+}
+
+#[test]
 fn a_pinned_package_that_is_gone_can_be_added_from_its_deb() {
     let mut all = universe(&[("main", "a 2 ; Depends: b (>= 2)\nb 2\nc 1 ; Depends: b")]);
     let pinned = vec![("b".to_owned(), Version::parse("1").unwrap())];

@@ -21,7 +21,7 @@ pub struct Cache {
 
 /// The cache's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {action}: {error}", path.display())]
+#[error("{}: {action}: {error}{}", path.display(), advice(error))]
 pub struct CacheError {
     /// The file or folder.
     pub path: PathBuf,
@@ -30,6 +30,19 @@ pub struct CacheError {
     /// What the system said.
     #[source]
     pub error: io::Error,
+}
+
+/// What to do about it, where that is known.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ". Make room there, or name a cache folder on another disk in BAKEHOUSE_CACHE"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            ". Make the folder writable for this user, or name another cache folder in BAKEHOUSE_CACHE"
+        }
+        _ => "",
+    }
 }
 
 /// A file on its way into the cache; it is gone when this is dropped.

@@ -126,6 +126,11 @@ fn one(
                 progress.finished(&what);
                 return Ok((path, false));
             }
+            // No other mirror mends this machine.
+            Err(error @ FetchError::Cache(_)) => {
+                progress.finished(&what);
+                return Err(fail(error));
+            }
             Err(error) => {
                 if !error.is_missing() {
                     progress.note(&error.to_string());

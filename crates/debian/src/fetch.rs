@@ -126,6 +126,8 @@ enum Attempt {
     Missing(u16),
     Retry(String),
     TooLong,
+    /// This machine fails, whatever the server does.
+    Local(CacheError),
 }
 
 impl Fetcher {
@@ -201,15 +203,14 @@ impl Fetcher {
         }
         let mut incoming = cache.begin()?;
         let part = incoming.path().to_owned();
-        let mut sink =
-            Sink { file: incoming.file(), hasher: Hasher::new(), written: 0, limit: size, progress };
+        let mut sink = Sink::new(incoming.file(), &part, size, progress);
         if let Some(path) = file_path(url)? {
             let mut file = open_local(url, &path)?;
-            let copied = sink.copy(&mut file);
-            copied.map_err(|error| FetchError::Failed {
-                url: url.into(),
-                attempts: 1,
-                what: error.to_string(),
+            sink.copy(&mut file).map_err(|error| match error {
+                CopyError::Read(error) => {
+                    FetchError::Failed { url: url.into(), attempts: 1, what: error.to_string() }
+                }
+                CopyError::Write(error) => error.into(),
             })?;
         } else {
             // What the server said of the file, so that two halves of different files are never put together.
@@ -225,7 +226,7 @@ impl Fetcher {
                     fresh_start += 1;
                     return match sink.restart() {
                         Ok(()) => Attempt::Retry("the bytes do not have the promised hash".into()),
-                        Err(error) => Attempt::Retry(error.to_string()),
+                        Err(error) => Attempt::Local(error),
                     };
                 }
                 attempt
@@ -271,7 +272,7 @@ impl Fetcher {
         match response.status().as_u16() {
             200 => {
                 if let Err(error) = sink.restart() {
-                    return Attempt::Retry(error.to_string());
+                    return Attempt::Local(error);
                 }
                 // A weak tag does not promise the same bytes; a date does well enough, since the hash decides.
                 *tag =
@@ -297,7 +298,8 @@ impl Fetcher {
                 Attempt::Retry(format!("{} of {} bytes came", sink.written, sink.limit))
             }
             Ok(()) => Attempt::Done,
-            Err(error) => Attempt::Retry(error.to_string()),
+            Err(CopyError::Read(error)) => Attempt::Retry(error.to_string()),
+            Err(CopyError::Write(error)) => Attempt::Local(error),
         }
     }
 
@@ -313,6 +315,7 @@ impl Fetcher {
                 Attempt::Done => return Ok(()),
                 Attempt::Missing(status) => return Err(FetchError::Missing { url: url.into(), status }),
                 Attempt::TooLong => return Err(FetchError::TooLong { url: url.into(), limit: 0 }),
+                Attempt::Local(error) => return Err(error.into()),
                 Attempt::Retry(reason) => what = reason,
             }
             if round < ATTEMPTS {
@@ -332,34 +335,55 @@ fn refused(status: u16) -> Attempt {
     }
 }
 
+/// Why bytes could not be copied.
+enum CopyError {
+    /// No more of them come.
+    Read(io::Error),
+    /// They cannot be kept.
+    Write(CacheError),
+}
+
 /// Writes what comes, hashes it, counts it, and stops one byte past the limit.
 struct Sink<'a> {
     file: &'a mut File,
+    path: &'a Path,
     hasher: Hasher,
     written: u64,
     limit: u64,
     progress: &'a dyn Progress,
 }
 
-impl Sink<'_> {
-    fn restart(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
+impl<'a> Sink<'a> {
+    /// A sink for an empty file; `path` is its name in messages.
+    fn new(file: &'a mut File, path: &'a Path, limit: u64, progress: &'a dyn Progress) -> Self {
+        Self { file, path, hasher: Hasher::new(), written: 0, limit, progress }
+    }
+
+    fn cannot_write(&self, error: io::Error) -> CacheError {
+        CacheError { path: self.path.to_owned(), action: "cannot be written", error }
+    }
+
+    fn restart(&mut self) -> Result<(), CacheError> {
+        if self.written > 0 {
+            let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
+            emptied.map_err(|error| self.cannot_write(error))?;
+        }
         self.hasher = Hasher::new();
         self.written = 0;
         Ok(())
     }
 
-    fn copy(&mut self, from: &mut dyn Read) -> io::Result<()> {
+    fn copy(&mut self, from: &mut dyn Read) -> Result<(), CopyError> {
         let mut buffer = vec![0; 64 * 1024];
         while self.written <= self.limit {
             let got = match from.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(got) => got,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+                Err(error) => return Err(CopyError::Read(error)),
             };
-            self.file.write_all(&buffer[..got])?;
+            let written = self.file.write_all(&buffer[..got]);
+            written.map_err(|error| CopyError::Write(self.cannot_write(error)))?;
             self.hasher.update(&buffer[..got]);
             self.written += got as u64;
             self.progress.advanced(got as u64);
@@ -436,4 +460,47 @@ pub(crate) fn parallel<T: Sync, R: Send, E: Send>(
     });
     all.sort_by_key(|(index, _)| *index);
     all.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_at_once_and_as_such() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/file", listener.local_addr().unwrap());
+        let answers = std::thread::spawn(move || {
+            let mut answered = 0;
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let got = stream.read(&mut [0; 4096]).unwrap();
+                if got == 0 {
+                    break;
+                }
+                answered += 1;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+            }
+            answered
+        });
+        let address = url.trim_start_matches("http://").trim_end_matches("/file").to_owned();
+        // A device on which there never is any room.
+        let path = Path::new("/dev/full");
+        let mut file = File::options().write(true).open(path).unwrap();
+        let mut sink = Sink::new(&mut file, path, 5, &Silent);
+        let fetcher = Fetcher::new();
+        let error = fetcher.retry(&url, &Silent, || fetcher.attempt(&url, &mut sink, &mut None)).unwrap_err();
+        drop(std::net::TcpStream::connect(address).unwrap());
+        assert_eq!(answers.join().unwrap(), 1, "{error}");
+        assert!(matches!(&error, FetchError::Cache(_)), "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with("/dev/full: cannot be written: No space left on device"), "{text}");
+        assert!(
+            text.ends_with("Make room there, or name a cache folder on another disk in BAKEHOUSE_CACHE"),
+            "{text}"
+        );
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use block::Digest;
 use debian::cache::Cache;
 use debian::download::{DownloadError, FileRequest, download};
-use debian::fetch::{FetchError, Fetcher, Silent};
+use debian::fetch::{FetchError, Fetcher, Progress, Silent};
 use debian::mirror::{ChosenBy, Mirrors};
 use debian::repository::{LoadOptions, RepositoryError, SourceInfo};
 use debian::universe::Universe;
@@ -261,6 +261,38 @@ fn a_server_in_trouble_is_asked_again_and_wrong_bytes_are_not_kept() {
     assert_eq!(fs::read_dir(cache_folder.path().join("by-hash/sha256")).unwrap().count(), 1);
     let strange = Fetcher::new().verified("ftp://x/y", 1, Digest::of(b""), &cache, &Silent).unwrap_err();
     assert!(matches!(strange, FetchError::Scheme { .. }), "{strange}");
+}
+
+/// Remembers what was noted.
+#[derive(Default)]
+struct Notes(std::sync::Mutex<Vec<String>>);
+
+impl Progress for Notes {
+    fn started(&self, _what: &str, _bytes: Option<u64>) {}
+    fn advanced(&self, _bytes: u64) {}
+    fn finished(&self, _what: &str) {}
+    fn note(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_no_fault_of_a_mirror() {
+    let folder = tempfile::tempdir().unwrap();
+    let mirrors = Mirrors {
+        main: format!("file://{}", folder.path().display()),
+        security: format!("file://{}/security", folder.path().display()),
+        security_fallback: None,
+        chosen_by: ChosenBy::Recipe,
+    };
+    let cache_folder = tempfile::tempdir().unwrap();
+    let cache = Cache::open(cache_folder.path()).unwrap();
+    fs::remove_dir(cache_folder.path().join("incoming")).unwrap();
+    let notes = Notes::default();
+    let error = download(&[file("a", b"a", "main")], &mirrors, &cache, None, &notes).unwrap_err();
+    assert!(matches!(&error, DownloadError::Fetch { error: FetchError::Cache(_), .. }), "{error}");
+    assert!(error.to_string().contains("incoming"), "{error}");
+    assert!(notes.0.lock().unwrap().is_empty());
 }
 
 #[test]

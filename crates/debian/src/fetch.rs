@@ -66,6 +66,14 @@ pub enum FetchError {
         /// HTTP status; 404 for a file that does not exist.
         status: u16,
     },
+    /// The server, or a proxy on the way, answers and does not give it.
+    #[error("{url}: the server refuses to give it (HTTP status {status}). {}", advice(*status))]
+    Refused {
+        /// The address.
+        url: String,
+        /// HTTP status.
+        status: u16,
+    },
     /// The server or the way to it fails.
     #[error(
         "{url}: cannot be fetched, after {attempts} attempts: {what}. Is the network up, and the mirror right?"
@@ -105,6 +113,34 @@ impl FetchError {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. })
     }
+
+    /// Whether the server answers and does not give the file, so that it may be had elsewhere: some servers refuse what
+    /// they do not have.
+    pub fn is_not_given(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Refused { .. })
+    }
+}
+
+/// What to do about a refusal.
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 => {
+            "It wants a name and password: write them into the mirror's address (http://NAME:PASSWORD@HOST/debian), or \
+             use another mirror"
+        }
+        407 => {
+            "A proxy wants a name and password: write them into its address \
+             (http_proxy=http://NAME:PASSWORD@HOST:PORT, or https_proxy)"
+        }
+        403 => {
+            "A proxy may forbid it (see http_proxy, https_proxy and no_proxy), or the mirror does not serve this \
+             machine: use another mirror (distribution.mirror, or BAKEHOUSE_DEBIAN_MIRROR)"
+        }
+        _ => {
+            "Look whether the address is a Debian mirror's, or use another mirror (distribution.mirror, or \
+             BAKEHOUSE_DEBIAN_MIRROR)"
+        }
+    }
 }
 
 /// Fetches from mirrors; keeps its connections open between calls.
@@ -124,6 +160,7 @@ impl Default for Fetcher {
 enum Attempt {
     Done,
     Missing(u16),
+    Refused(u16),
     Retry(String),
     TooLong,
     /// This machine fails, whatever the server does.
@@ -314,6 +351,7 @@ impl Fetcher {
             match attempt() {
                 Attempt::Done => return Ok(()),
                 Attempt::Missing(status) => return Err(FetchError::Missing { url: url.into(), status }),
+                Attempt::Refused(status) => return Err(FetchError::Refused { url: url.into(), status }),
                 Attempt::TooLong => return Err(FetchError::TooLong { url: url.into(), limit: 0 }),
                 Attempt::Local(error) => return Err(error.into()),
                 Attempt::Retry(reason) => what = reason,
@@ -331,7 +369,8 @@ fn refused(status: u16) -> Attempt {
     match status {
         // Too many requests, and whatever is the server's own trouble, may be over in a moment.
         408 | 429 | 500..=599 => Attempt::Retry(format!("HTTP status {status}")),
-        other => Attempt::Missing(other),
+        404 | 410 => Attempt::Missing(status),
+        _ => Attempt::Refused(status),
     }
 }
 

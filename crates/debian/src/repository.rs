@@ -176,9 +176,9 @@ fn fetch_release(
     let (mut uri, mut base) = address(&repository.uri);
     let mut bytes = fetcher.small(&format!("{base}/InRelease"), MAX_RELEASE, progress);
     if let (Err(error), Some(fallback)) = (&bytes, &repository.fallback)
-        && error.is_missing()
+        && error.is_not_given()
     {
-        progress.note(&format!("{uri} does not have {}, trying {fallback}", repository.suite));
+        progress.note(&format!("{uri} does not give {}, trying {fallback}", repository.suite));
         (uri, base) = address(fallback);
         bytes = fetcher.small(&format!("{base}/InRelease"), MAX_RELEASE, progress);
     }
@@ -305,14 +305,14 @@ fn fetch_packages(
         let mut fetched = Err(FetchError::Missing { url: by_name.clone(), status: 404 });
         for url in by_hash.into_iter().chain([by_name]) {
             fetched = fetcher.verified(&url, packed_size, hash, cache, progress);
-            if !fetched.as_ref().is_err_and(FetchError::is_missing) {
+            if !fetched.as_ref().is_err_and(FetchError::is_not_given) {
                 break;
             }
         }
         progress.finished(&what);
         let packed = match fetched {
             Ok(packed) => packed,
-            Err(error) if error.is_missing() => {
+            Err(error) if error.is_not_given() => {
                 missing = Some(error);
                 continue;
             }

@@ -296,6 +296,67 @@ fn a_cache_that_cannot_be_written_is_no_fault_of_a_mirror() {
 }
 
 #[test]
+fn a_server_that_refuses_is_not_one_that_lacks() {
+    let archive = Archive::new();
+    archive.suite("test", HEAD, &packages());
+    let cache_folder = tempfile::tempdir().unwrap();
+    let load = |statuses: Vec<u16>, fallback: Option<&str>| {
+        let server = Server::start(archive.folder.path(), Behaviour { statuses, ..Behaviour::default() });
+        let fallback = fallback.map(str::to_owned);
+        let cache = Cache::open(&cache_folder.path().join("indexes")).unwrap();
+        let repository = Repository { fallback, ..repository(&server.uri) };
+        let loaded =
+            Universe::load(&[repository], "amd64", &cache, &archive.options(NOW), &Silent).map(|_| ());
+        loaded.map_err(|error| error.to_string().replace(&server.uri, "MIRROR"))
+    };
+    let message = |status| load(vec![status], None).unwrap_err();
+    assert!(message(404).starts_with("MIRROR: there is no suite test"));
+    assert!(message(410).starts_with("MIRROR: there is no suite test"));
+    for (status, advice) in [
+        (401, "name and password"),
+        (403, "http_proxy"),
+        (407, "http_proxy=http://NAME:PASSWORD@HOST:PORT"),
+        (451, "another mirror"),
+    ] {
+        let text = message(status);
+        let start =
+            format!("MIRROR/dists/test/InRelease: the server refuses to give it (HTTP status {status}). ");
+        assert!(text.starts_with(&start) && text.contains(advice), "{text}");
+    }
+    // Where the archive was only guessed, a server may refuse what it does not have.
+    assert_eq!(load(vec![403], Some(&archive.uri())), Ok(()));
+    // The form of a package list that is refused is not the only one.
+    fs::remove_dir_all(cache_folder.path().join("indexes")).unwrap();
+    let by_hash =
+        format!("dists/test/main/binary-amd64/by-hash/SHA256/{}", Digest::of(&compress(&packages(), true)));
+    let server =
+        Server::start(archive.folder.path(), Behaviour { refused: vec![by_hash], ..Behaviour::default() });
+    archive.load(&server.uri, NOW, &cache_folder.path().join("indexes")).unwrap();
+
+    // A package that one archive refuses may be had from another; else the refusal is what is told.
+    archive.write("pool/a.deb", b"a");
+    let refused = vec!["pool/a.deb".to_owned(), "pool/b.deb".to_owned()];
+    let server = Server::start(archive.folder.path(), Behaviour { refused, ..Behaviour::default() });
+    let cache = Cache::open(&cache_folder.path().join("packages")).unwrap();
+    let mirrors = Mirrors {
+        main: server.uri.clone(),
+        security: archive.uri(),
+        security_fallback: None,
+        chosen_by: ChosenBy::Recipe,
+    };
+    download(&[file("a", b"a", "main")], &mirrors, &cache, None, &Silent).unwrap();
+    let error = download(&[file("b", b"b", "main")], &mirrors, &cache, None, &Silent).unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            DownloadError::Fetch { error: FetchError::Refused { status: 403, url }, .. }
+                if *url == format!("{}/pool/b.deb", server.uri)
+        ),
+        "{error}"
+    );
+}
+
+#[test]
 fn locked_files_are_fetched_without_an_index_from_whichever_archive_has_them() {
     let (main, security) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for folder in [&main, &security] {

@@ -18,6 +18,8 @@ pub(crate) struct Behaviour {
     pub(crate) ranges: bool,
     /// Paths that are not there.
     pub(crate) hidden: Vec<String>,
+    /// Paths that are refused with status 403.
+    pub(crate) refused: Vec<String>,
     /// Paths and how often each was asked for.
     pub(crate) asked: BTreeMap<String, usize>,
     /// Every `Range` header that came.
@@ -71,6 +73,7 @@ fn serve(stream: TcpStream, folder: &Path, behaviour: &Mutex<Behaviour>) {
     *shared.asked.entry(path.clone()).or_default() += 1;
     shared.range_headers.extend(range.clone());
     let status = (!shared.statuses.is_empty()).then(|| shared.statuses.remove(0));
+    let status = status.or(shared.refused.contains(&path).then_some(403));
     let content = if shared.hidden.contains(&path) { None } else { fs::read(folder.join(&path)).ok() };
     let cut = (!shared.cut_after.is_empty() && content.is_some()).then(|| shared.cut_after.remove(0));
     let ranges = shared.ranges;

@@ -1,13 +1,17 @@
 //! Files kept by their SHA-256, so that nothing is downloaded twice.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use block::{Digest, Hasher};
 use tempfile::NamedTempFile;
+
+/// How the names of unfinished files begin.
+const PART: &str = "part-";
 
 /// A folder of verified files, named by their SHA-256. Several processes may share it.
 ///
@@ -45,7 +49,8 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// A file on its way into the cache; it is gone when this is dropped.
+/// A file on its way into the cache; it is gone when this is dropped. While it is in use it is locked; the kernel lets go
+/// of the lock when a process ends in whatever way, so that what an ended process left behind is known and swept.
 #[derive(Debug)]
 pub struct Incoming {
     file: NamedTempFile,
@@ -74,7 +79,21 @@ impl Cache {
                 error,
             })?;
         }
+        cache.sweep();
         Ok(cache)
+    }
+
+    /// Removes the unfinished files of ended processes. What cannot be removed is left for another time.
+    fn sweep(&self) {
+        for entry in fs::read_dir(self.incoming()).into_iter().flatten().flatten() {
+            if !entry.file_name().as_encoded_bytes().starts_with(PART.as_bytes()) {
+                continue;
+            }
+            let path = entry.path();
+            if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+                let _ = fs::remove_file(&path);
+            }
+        }
     }
 
     fn by_hash(&self) -> PathBuf {
@@ -127,10 +146,23 @@ impl Cache {
     /// A new, empty file to write to before its hash is known to be right.
     pub fn begin(&self) -> Result<Incoming, CacheError> {
         let folder = self.incoming();
-        match tempfile::Builder::new().prefix("part-").tempfile_in(&folder) {
-            Ok(file) => Ok(Incoming { file }),
-            Err(error) => Err(CacheError { path: folder, action: "cannot make a file in it", error }),
-        }
+        let begin = || loop {
+            let file = tempfile::Builder::new().prefix(PART).tempfile_in(&folder)?;
+            match file.as_file().try_lock() {
+                // Locks are not to be had everywhere. Where they are not, nobody sweeps either.
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+                Err(TryLockError::WouldBlock) => continue,
+            }
+            // Somebody may have swept it before it was locked.
+            if file.as_file().metadata()?.nlink() > 0 {
+                return Ok(Incoming { file });
+            }
+        };
+        begin().map_err(|error| CacheError {
+            path: folder.clone(),
+            action: "cannot make a file in it",
+            error,
+        })
     }
 
     /// Gives a whole file its name. The caller vouches that its SHA-256 was computed from the bytes written and
@@ -201,5 +233,21 @@ mod tests {
         assert!(path.exists());
         drop(incoming);
         assert!(!path.exists());
+    }
+    #[test]
+    fn what_an_ended_process_left_is_swept_and_what_is_in_use_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let left = folder.path().join("incoming/part-left");
+        let strange = folder.path().join("incoming/README");
+        fs::write(&left, b"half").unwrap();
+        fs::write(&strange, b"not ours").unwrap();
+        let mut incoming = cache.begin().unwrap();
+        let other = Cache::open(folder.path()).unwrap();
+        assert!(!left.exists());
+        assert!(incoming.path().exists() && strange.exists());
+        incoming.file().write_all(b"whole").unwrap();
+        let path = cache.commit(incoming, Digest::of(b"whole")).unwrap();
+        assert_eq!(other.get(Digest::of(b"whole"), 5).unwrap(), Some(path));
     }
 }

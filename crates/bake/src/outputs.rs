@@ -128,7 +128,8 @@ mod tests {
         outputs.text(MANIFEST, "2").unwrap();
         outputs.text("xvda.raw", "2").unwrap();
         outputs.finish().unwrap();
-        let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, [MANIFEST, "notes.log", "other.raw", "xvda.raw"]);
     }

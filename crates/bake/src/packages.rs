@@ -15,7 +15,7 @@ use debian::repository::{LoadOptions, SourceInfo};
 use debian::solve::{Request, Solution, SolveError, solve};
 use debian::universe::Universe;
 use debian::version::Version;
-use recipe::{Arch, Lock, LockedArch, LockedPackage, LockedSource, Recipe, Source, SourceRole};
+use recipe::{Arch, Lock, LockError, LockedArch, LockedPackage, LockedSource, Recipe, Source, SourceRole};
 use rootfs::PackageFile;
 use tools::{Fetched, Provider};
 
@@ -125,7 +125,11 @@ pub(crate) fn resolve(
         return Err(Error::Locked { path: path.into(), reason: "the recipe names no architecture".into() });
     };
     let distribution = &first.distribution;
-    let old = Lock::read(path)?;
+    let old = match Lock::read(path) {
+        // Renewing is what their messages advise.
+        Err(LockError::Damaged { .. } | LockError::Version { .. }) if mode == LockMode::Update => None,
+        old => old?,
+    };
     let mirrors = context.mirrors(distribution.mirror.as_deref(), &distribution.suite);
     let misfit = match &old {
         None => Some("there is no lock yet".to_owned()),
@@ -150,7 +154,10 @@ pub(crate) fn resolve(
         (Some(reason), ..) => context.report.line(&format!("lock: {reason}; solving")),
         (None, ..) => context.report.line("lock: renewing all of it"),
     }
-    let pins = old.as_ref().filter(|_| mode != LockMode::Update);
+    let pins = old.as_ref().filter(|lock| mode != LockMode::Update && same_repositories(lock, first));
+    if mode != LockMode::Update && old.is_some() && pins.is_none() {
+        context.report.line("lock: the recipe names other repositories now; nothing stays pinned");
+    }
     let lock = write_anew(&recipes, pins, &mirrors, context)?;
     for line in old.iter().flat_map(|old| changes(old, &lock)) {
         context.report.line(&line);
@@ -158,6 +165,22 @@ pub(crate) fn resolve(
     lock.write(path)?;
     context.report.line(&format!("lock: written to {}", path.display()));
     Ok(Resolved { lock, mirrors, unchanged: false })
+}
+
+/// Whether a lock's packages come from the repositories that a recipe names: the versions of another suite are no pins.
+fn same_repositories(lock: &Lock, recipe: &Recipe) -> bool {
+    let distribution = &recipe.distribution;
+    let main = lock.sources.iter().find(|source| source.role == SourceRole::Main);
+    let same_suite = main.is_some_and(|source| source.suite == distribution.suite);
+    same_suite
+        && lock.sources.iter().all(|source| {
+            let wanted = match source.role {
+                SourceRole::Main => true,
+                SourceRole::Updates => distribution.updates,
+                SourceRole::Security => distribution.security,
+            };
+            wanted && source.components.iter().all(|component| distribution.components.contains(component))
+        })
 }
 
 fn check_writers(lock: &Lock, path: &Path, mode: LockMode) -> Result<(), Error> {

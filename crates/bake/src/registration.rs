@@ -43,7 +43,11 @@ pub(crate) fn describe(
             SnapshotId::local(&home, &recipe.image_name, recipe.arch.ec2(), &volume.device, digest)
         });
     }
-    let entries = recipe.volumes.iter().zip(&manifest.volumes).map(|(volume, entry)| mapping(volume, entry.snapshot_id));
+    let entries = recipe
+        .volumes
+        .iter()
+        .zip(&manifest.volumes)
+        .map(|(volume, entry)| mapping(volume, entry.snapshot_id));
     let mappings: Vec<BlockDeviceMapping> = entries.collect::<Result<_, _>>()?;
     let registration = registration(recipe, mappings)?;
     // The manifest tells the root first, the mapping keeps the recipe's order.
@@ -54,7 +58,8 @@ pub(crate) fn describe(
 fn mapping(volume: &Volume, snapshot: Option<SnapshotId>) -> Result<BlockDeviceMapping, Error> {
     let device = volume.device.clone();
     if let Some(number) = volume.ephemeral {
-        let name = VirtualName::new(number).map_err(|error| Error::Registration { problems: error.to_string() })?;
+        let name =
+            VirtualName::new(number).map_err(|error| Error::Registration { problems: error.to_string() })?;
         return Ok(BlockDeviceMapping::instance_store(device, name));
     }
     let ebs = Ebs {
@@ -124,7 +129,10 @@ fn manifest_without_ids(recipe: &Recipe, lock: &Lock, home: &Home) -> Manifest {
         region: home.region.clone(),
         default_user: recipe.default_user().map(|user| user.name.clone()),
         boot_mode: recipe.image.boot_mode,
-        firmware: machines(recipe.arch, recipe.image.boot_mode).iter().map(|name| (*name).to_owned()).collect(),
+        firmware: machines(recipe.arch, recipe.image.boot_mode)
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect(),
         lock: lock.digest().to_hex(),
         time: lock.time,
         writers: WRITERS.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect(),

@@ -109,7 +109,8 @@ fn digests(folder: &Path, manifest: &Manifest, verified: &mut Verified) -> Resul
                 verified.faults.push(Fault::Missing { file: name.clone() });
                 continue;
             }
-            let actual = if is_raw { digest(&RawFile::open(&path)?) } else { digest(&VmdkFile::open(&path)?) };
+            let actual =
+                if is_raw { digest(&RawFile::open(&path)?) } else { digest(&VmdkFile::open(&path)?) };
             let actual = actual?.to_hex();
             if actual != *expected {
                 let (file, expected) = (name.clone(), expected.clone());

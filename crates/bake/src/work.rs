@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -25,8 +26,10 @@ impl WorkFolder {
             let name = format!("{kind}-{}-{number}", std::process::id());
             let (path, lock) = (parent.join(&name), parent.join(format!("{name}.lock")));
             let held = File::create(&lock).map_err(Error::io(&lock, "cannot be made"))?;
-            let locked = held.try_lock().is_ok();
-            match fs::create_dir(&path) {
+            // Another process may have swept the file away before it was locked.
+            let locked = held.try_lock().is_ok() && is_at(&held, &lock);
+            // Nobody else may start an image's programs.
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) if locked => return Ok(Self { path, lock, held }),
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -57,10 +60,20 @@ fn sweep(parent: &Path) {
         if lock.extension().is_none_or(|extension| extension != "lock") {
             continue;
         }
-        if File::open(&lock).is_ok_and(|file| file.try_lock().is_ok()) {
+        let Ok(file) = File::open(&lock) else { continue };
+        // The lock is held until both are gone, so that nobody begins to work there meanwhile.
+        if file.try_lock().is_ok() && is_at(&file, &lock) {
             let _ = fs::remove_dir_all(lock.with_extension(""));
             let _ = fs::remove_file(&lock);
         }
+    }
+}
+
+/// Whether an open file is still the one of that name.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(here), Ok(there)) => (here.dev(), here.ino()) == (there.dev(), there.ino()),
+        _ => false,
     }
 }
 

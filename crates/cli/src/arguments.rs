@@ -165,7 +165,9 @@ impl std::str::FromStr for ArchChoice {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "all" => Ok(Self::All),
-            _ => text.parse().map(Self::One).map_err(|error: recipe::UnknownArch| format!("{error}, or `all`")),
+            _ => {
+                text.parse().map(Self::One).map_err(|error: recipe::UnknownArch| format!("{error}, or `all`"))
+            }
         }
     }
 }

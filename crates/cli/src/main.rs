@@ -1,9 +1,10 @@
 //! The `bakehouse` program: arguments, progress, messages, exit codes. What it does is in the other rooms.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
+#![allow(clippy::print_stderr, reason = "a program for people at a terminal")]
 
 mod arguments;
 mod terminal;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -56,7 +57,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Verify(arguments) => verify(&arguments),
         Command::Validate(arguments) => validate(arguments),
         Command::Schema => {
-            println!("{}", serde_json::to_string_pretty(&recipe::schema())?);
+            print(&serde_json::to_string_pretty(&recipe::schema())?)?;
             Ok(DONE)
         }
         Command::Tools(arguments) => tools(&arguments),
@@ -92,7 +93,7 @@ fn bake(arguments: &BakeArguments) -> Result<u8> {
             [image] if !all => image.take(),
             _ => json!({ "images": images }),
         };
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        print(&serde_json::to_string_pretty(&value)?)?;
     }
     Ok(code)
 }
@@ -171,7 +172,7 @@ fn verify(arguments: &VerifyArguments) -> Result<u8> {
         _ => {}
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&verified)?);
+        print(&serde_json::to_string_pretty(&verified)?)?;
     }
     Ok(if verified.faults.is_empty() { DONE } else { FAILED })
 }
@@ -187,7 +188,7 @@ fn check(arguments: &CheckArguments) -> Result<u8> {
     let checks = checks?;
     report_checks(&checks);
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&json!({"out": arguments.folder, "checks": checks}))?);
+        print(&serde_json::to_string_pretty(&json!({"out": arguments.folder, "checks": checks}))?)?;
     }
     Ok(if checks.iter().all(|check| check.ok) { DONE } else { FAILED })
 }
@@ -201,7 +202,7 @@ fn validate(arguments: ValidateArguments) -> Result<u8> {
             Err(bake::Error::Recipe(diagnostics)) => diagnostics.to_json(),
             _ => json!([]),
         };
-        println!("{}", serde_json::to_string_pretty(&problems)?);
+        print(&serde_json::to_string_pretty(&problems)?)?;
     }
     found?;
     eprintln!("{}: no mistakes", arguments.recipe.display());
@@ -220,18 +221,27 @@ fn tools(arguments: &ToolsArguments) -> Result<u8> {
     for set in sets {
         let (tools, _) = Tools::prepare(set, &cache, &provider).map_err(bake::Error::from)?;
         if !arguments.print_path {
-            println!("{}: {} packages in {}", set.name(), tools.packages().len(), tools.folder().display());
+            let (count, folder) = (tools.packages().len(), tools.folder().display());
+            print(&format!("{}: {count} packages in {folder}", set.name()))?;
             for package in tools.packages() {
-                println!("  {} {}", package.name, package.version);
+                print(&format!("  {} {}", package.name, package.version))?;
             }
         }
         paths.push(tools.bin());
     }
     terminal.close();
     if arguments.print_path {
-        println!("{}", std::env::join_paths(paths)?.display());
+        print(&std::env::join_paths(paths)?.display().to_string())?;
     }
     Ok(DONE)
+}
+
+/// A line on standard output. A reader that has seen enough, as `head` does, is no failure.
+fn print(line: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn report_checks(checks: &[Checked]) {

@@ -335,14 +335,14 @@ impl<'a> Additions<'a> {
     pub(crate) fn step(&self, step: &RunStep, programs: &mut Programs<'_>) -> Result<(), Error> {
         let what = format!("run step `{}`", step.name);
         let sandbox = programs.sandbox();
-        if step.script.starts_with("#!") {
-            let script = "/run/bakehouse-step";
-            let sandbox = sandbox.hide_with(script, step.script.as_bytes(), 0o755);
-            programs.run_timed(&what, &sandbox, &[script], Input::Null)?;
-        } else {
-            let input = Input::Bytes(step.script.clone().into_bytes());
-            programs.run_timed(&what, &sandbox, &["/bin/sh", "-e", "-s"], input)?;
-        }
+        // As a file, not as the shell's standard input: what a step runs may read that.
+        let script = "/run/bakehouse-step";
+        let sandbox = sandbox.hide_with(script, step.script.as_bytes(), 0o755);
+        let argv: &[&str] = match step.script.starts_with("#!") {
+            true => &[script],
+            false => &["/bin/sh", "-e", script],
+        };
+        programs.run_timed(&what, &sandbox, argv, Input::Null)?;
         self.root.forget();
         Ok(())
     }

@@ -103,6 +103,17 @@ pub(crate) fn kernels(root: &Root) -> Result<Vec<String>, Error> {
     Ok(kernels)
 }
 
+/// Compiles what python packages left to be compiled.
+pub(crate) fn compile_python(root: &Root, programs: &mut Programs<'_>) -> Result<(), Error> {
+    if root.exists(DEFERRED.as_bytes())? {
+        let sandbox = programs.sandbox();
+        programs.run_timed("compiled python files", &sandbox, &["sh", "-e", DEFERRED], Input::Null)?;
+        root.forget();
+        root.remove(DEFERRED.as_bytes())?;
+    }
+    Ok(())
+}
+
 /// Makes the initrd of every kernel, and beside it what python packages left to be compiled. `time`: no file in an
 /// initrd is newer.
 pub(crate) fn initrds(root: &Root, programs: &mut Programs<'_>, time: i64) -> Result<(), Error> {

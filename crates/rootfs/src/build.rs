@@ -7,7 +7,9 @@ use recipe::{Arch, Recipe};
 use tree::Tree;
 
 use crate::additions::Additions;
-use crate::boot::{BiosImages, efi_partition, grub, initrds, kernels, stand_ins_while_configuring};
+use crate::boot::{
+    BiosImages, compile_python, efi_partition, grub, initrds, kernels, stand_ins_while_configuring,
+};
 use crate::clean::clean;
 use crate::error::{Error, OnFile};
 use crate::install::{build_time, install, read_packages};
@@ -108,6 +110,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
     let (root_folder, stage_folder) = (work.join("root"), work.join("stage"));
     for folder in [&root_folder, &stage_folder] {
         std::fs::create_dir(folder).on("cannot make the folder", folder)?;
+        without_inherited_acl(folder)?;
     }
     let root = Root::open(&root_folder)?;
     let packages = stages.stage("read control archives", || read_packages(request.packages))?;
@@ -133,21 +136,26 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
         for user in &recipe.users {
             additions.user(user)?;
         }
-        additions.files(recipe)?;
         if let Some(user) = recipe.default_user() {
             additions.cloud_init(user)?;
         }
         apt_state(&root, &installed, native, made)?;
         configure(recipe, boot, &mut additions)?;
+        // Last, so that a recipe has the last word on any file.
+        additions.files(recipe)?;
         additions.services(recipe, &mut programs)
     })?;
+    if !recipe.run.is_empty() {
+        // A step may take packages away, or read what they compile.
+        stages.stage("compile python files", || compile_python(&root, &mut programs))?;
+    }
     stages
         .stage("run steps", || recipe.run.iter().try_for_each(|step| additions.step(step, &mut programs)))?;
     let bios = stages.stage("make the boot files", || {
         initrds(&root, &mut programs, times.kernel)?;
         grub(&root, recipe.arch, boot.root_uuid, made, &mut programs)
     })?;
-    stages.stage("clean", || clean(&root, &installed.ledger, made))?;
+    stages.stage("clean", || clean(&root, &installed.ledger, &additions.laid, made))?;
     let mut own_times = BTreeMap::new();
     for kernel in kernels(&root)? {
         own_times.insert(format!("boot/initrd.img-{kernel}").into_bytes(), times.kernel);
@@ -159,6 +167,18 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
     let report =
         Report { stages: stages.done, scripts: programs.scripts, programs: counts, notes: programs.notes };
     Ok(Built { tree, esp, bios, made, report })
+}
+
+/// Takes the access control lists away that a new folder has from the one above it: what is made in it would have
+/// them, too, and the modes of the host's choice.
+fn without_inherited_acl(folder: &Path) -> Result<(), Error> {
+    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match rustix::fs::removexattr(folder, name) {
+            Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error).on("cannot take the access control list from", folder),
+        }
+    }
+    Ok(())
 }
 
 /// The times that what is made while baking gets. They follow from the packages, not from the day of the bake, so

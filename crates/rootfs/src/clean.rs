@@ -1,9 +1,13 @@
 //! Taking away what must not be shared: keys, logs, identities, caches, and the traces of baking.
 
+use std::collections::BTreeMap;
+
+use block::Origin;
+use rustix::fs::FileType;
+
 use crate::error::Error;
 use crate::lay::Ledger;
 use crate::root::{Attributes, Root};
-use rustix::fs::FileType;
 
 /// Names of the host keys that openssh-server makes.
 const HOST_KEYS: [&str; 3] = ["rsa", "ecdsa", "ed25519"];
@@ -68,32 +72,99 @@ const EMPTIED: [&str; 11] = [
     "var/cache/apt/archives",
 ];
 
-/// Cleans the root for sharing. What packages brought stays.
-pub(crate) fn clean(root: &Root, ledger: &Ledger, time: i64) -> Result<(), Error> {
+/// Cleans the root for sharing. What packages and the recipe brought stays.
+pub(crate) fn clean(
+    root: &Root,
+    ledger: &Ledger,
+    recipe: &BTreeMap<Vec<u8>, (Origin, i64)>,
+    time: i64,
+) -> Result<(), Error> {
     root.forget();
-    for path in GONE {
+    let keep = Keep { ledger, recipe };
+    for path in GONE.iter().filter(|path| !keep.from_recipe(path.as_bytes())) {
         root.remove_all(path.as_bytes())?;
     }
     for folder in EMPTIED {
-        empty(root, folder.as_bytes(), ledger)?;
+        empty(root, folder.as_bytes(), &keep)?;
     }
     for name in root.list(b"etc/ssh")? {
+        let path = [b"etc/ssh/".as_slice(), &name].concat();
+        // A key that the recipe lays down is for the lint to judge: taking it away in silence helps nobody.
+        if keep.from_recipe(&path) && root.lstat(&path)?.is_some_and(|stat| stat.st_size > 0) {
+            continue;
+        }
         if name.starts_with(b"ssh_host_") && (name.ends_with(b"_key") || name.ends_with(b"_key.pub")) {
-            root.remove(&[b"etc/ssh/".as_slice(), &name].concat())?;
+            root.remove(&path)?;
         }
     }
+    identities(root, &keep)?;
     let plain = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: time };
-    root.write(b"etc/machine-id", b"", plain)?;
-    logs(root, b"var/log", ledger, time)
+    if !keep.from_recipe(b"etc/machine-id") {
+        root.write(b"etc/machine-id", b"", plain)?;
+    }
+    logs(root, b"var/log", &keep, time)
+}
+
+/// What stays.
+struct Keep<'a> {
+    /// What packages brought.
+    ledger: &'a Ledger,
+    /// What the recipe laid down.
+    recipe: &'a BTreeMap<Vec<u8>, (Origin, i64)>,
+}
+
+impl Keep<'_> {
+    fn has(&self, path: &[u8]) -> bool {
+        self.ledger.laid.contains_key(path) || self.from_recipe(path)
+    }
+
+    /// Whether the recipe laid it down, or something below it.
+    fn from_recipe(&self, path: &[u8]) -> bool {
+        let below = self.recipe.range(path.to_vec()..).next();
+        below.is_some_and(|(found, _)| {
+            found == path || found.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"))
+        })
+    }
+}
+
+/// Keys and names that packages draw for the machine they are installed on. Every machine of an image would share
+/// them, so they go; what makes them anew at a first boot is in [`crate::system`].
+const IDENTITIES: [&str; 6] = [
+    "etc/ssl/private/ssl-cert-snakeoil.key",
+    "etc/ssl/certs/ssl-cert-snakeoil.pem",
+    "etc/bind/rndc.key",
+    "etc/nvme/hostid",
+    "etc/nvme/hostnqn",
+    "etc/iscsi/initiatorname.iscsi",
+];
+
+fn identities(root: &Root, keep: &Keep<'_>) -> Result<(), Error> {
+    for path in IDENTITIES.iter().filter(|path| !keep.has(path.as_bytes())) {
+        root.remove_all(path.as_bytes())?;
+    }
+    for name in root.list(b"etc/dropbear")? {
+        let path = [b"etc/dropbear/".as_slice(), &name].concat();
+        if name.starts_with(b"dropbear_") && name.ends_with(b"_host_key") && !keep.has(&path) {
+            root.remove(&path)?;
+        }
+    }
+    // The certificate's link by hash points to nothing now.
+    for name in root.list(b"etc/ssl/certs")? {
+        let path = [b"etc/ssl/certs/".as_slice(), &name].concat();
+        if root.read_link(&path)?.as_deref() == Some(b"ssl-cert-snakeoil.pem") {
+            root.remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes away all of a folder that no package brought.
-fn empty(root: &Root, folder: &[u8], ledger: &Ledger) -> Result<(), Error> {
+fn empty(root: &Root, folder: &[u8], keep: &Keep<'_>) -> Result<(), Error> {
     for name in root.list(folder)? {
         let path = [folder, b"/", &name].concat();
-        if ledger.laid.contains_key(&path) {
+        if keep.has(&path) {
             if is(root, &path, FileType::Directory)? {
-                empty(root, &path, ledger)?;
+                empty(root, &path, keep)?;
             }
         } else {
             root.remove_all(&path)?;
@@ -107,7 +178,7 @@ fn is(root: &Root, path: &[u8], kind: FileType) -> Result<bool, Error> {
 }
 
 /// Logs of the baking go. Those that packages made for the machine itself, with owner and mode, stay and are emptied.
-fn logs(root: &Root, folder: &[u8], ledger: &Ledger, time: i64) -> Result<(), Error> {
+fn logs(root: &Root, folder: &[u8], keep: &Keep<'_>, time: i64) -> Result<(), Error> {
     const OF_BAKING: [&[u8]; 4] = [
         b"var/log/alternatives.log",
         b"var/log/bootstrap.log",
@@ -117,8 +188,8 @@ fn logs(root: &Root, folder: &[u8], ledger: &Ledger, time: i64) -> Result<(), Er
     for name in root.list(folder)? {
         let path = [folder, b"/", &name].concat();
         if is(root, &path, FileType::Directory)? {
-            logs(root, &path, ledger, time)?;
-        } else if is(root, &path, FileType::RegularFile)? && !ledger.laid.contains_key(&path) {
+            logs(root, &path, keep, time)?;
+        } else if is(root, &path, FileType::RegularFile)? && !keep.has(&path) {
             if OF_BAKING.contains(&path.as_slice()) || path.starts_with(b"var/log/apt/") {
                 root.remove(&path)?;
             } else {

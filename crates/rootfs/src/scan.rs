@@ -195,12 +195,11 @@ fn is_own(name: &[u8]) -> bool {
 
 /// A file's own extended attributes. Capabilities are given in the form that knows no user namespace.
 fn attributes(place: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
-    let mut names = vec![0_u8; 0];
-    let size = match rustix::fs::llistxattr(place, &mut names) {
+    let size = match rustix::fs::llistxattr_query(place) {
         Ok(0) | Err(rustix::io::Errno::OPNOTSUPP) => return Ok(BTreeMap::new()),
         size => size.on("cannot read the attributes of", place)?,
     };
-    names.resize(size, 0);
+    let mut names = vec![0_u8; size];
     let size = rustix::fs::llistxattr(place, &mut names).on("cannot read the attributes of", place)?;
     let mut attributes = BTreeMap::new();
     for name in names[..size].split(|byte| *byte == 0).filter(|name| is_own(name)) {
@@ -249,6 +248,17 @@ mod tests {
         assert_eq!(*get("d/b"), Node::HardLink(TreePath::new(b"a").unwrap()));
         assert_eq!(*get("l"), Node::Symlink(b"../x".to_vec()));
         assert_eq!(tree.len(), 5);
+    }
+
+    #[test]
+    fn attributes_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        rustix::fs::setxattr(&file, "user.note", b"value", rustix::fs::XattrFlags::empty()).unwrap();
+        let tree = scan(folder.path()).unwrap();
+        let entry = tree.get(&TreePath::new(b"file").unwrap()).unwrap();
+        assert_eq!(entry.meta.xattrs, BTreeMap::from([(b"user.note".to_vec(), b"value".to_vec())]));
     }
 
     #[test]

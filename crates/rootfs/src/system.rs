@@ -55,6 +55,16 @@ pub(crate) fn configure(recipe: &Recipe, boot: &Boot, additions: &mut Additions<
         let wants = "/etc/systemd/system/ssh.service.wants/ssh-host-keys.service";
         additions.link("/etc/systemd/system/ssh-host-keys.service", wants, "machine")?;
     }
+    if additions.root.exists(b"usr/sbin/make-ssl-cert")? {
+        additions.text(
+            "/etc/systemd/system/snakeoil-certificate.service",
+            SNAKEOIL_UNIT,
+            0o644,
+            "machine",
+        )?;
+        let wants = "/etc/systemd/system/sysinit.target.wants/snakeoil-certificate.service";
+        additions.link("/etc/systemd/system/snakeoil-certificate.service", wants, "machine")?;
+    }
     if additions.root.exists(b"etc/apt")? {
         additions.text("/etc/apt/sources.list.d/debian.sources", &sources(recipe), 0o644, "distribution")?;
     }
@@ -80,6 +90,20 @@ const HOST_KEYS_UNIT: &str = "[Unit]\n\
     Type=oneshot\n\
     RemainAfterExit=yes\n\
     ExecStart=/usr/bin/ssh-keygen -A\n";
+
+/// The certificate of package ssl-cert, with its key: one for each machine, before any service wants it.
+const SNAKEOIL_UNIT: &str = "[Unit]\n\
+    Description=Make the self-signed certificate of this machine\n\
+    ConditionPathExists=!/etc/ssl/private/ssl-cert-snakeoil.key\n\
+    DefaultDependencies=no\n\
+    RequiresMountsFor=/etc /usr /tmp\n\
+    After=local-fs.target systemd-tmpfiles-setup.service\n\
+    Before=sysinit.target\n\
+    \n\
+    [Service]\n\
+    Type=oneshot\n\
+    RemainAfterExit=yes\n\
+    ExecStart=/usr/sbin/make-ssl-cert generate-default-snakeoil --force-overwrite\n";
 
 const HOSTS: &str = "127.0.0.1\tlocalhost\n\
     ::1\t\tlocalhost ip6-localhost ip6-loopback\n\

@@ -1,0 +1,258 @@
+//! The same lock gives the same bytes, whoever bakes, wherever, on whatever host.
+//!
+//! The first bake is that of whoever runs the tests. The second, by `bakehouse verify --rebuild`, differs in all that a
+//! host can differ in: user 1000 with subordinate ids, another folder on a file system in memory, umask, time zone,
+//! locale, one thread, a cache without compressed blocks, and firmware of the other kind. Only root can change the user
+//! and hide the firmware; otherwise the test says what it left out.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program that tells what it does")]
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+use std::time::Instant;
+
+use rustix::fs::Mode;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::thread::{Gid, Uid, UnshareFlags};
+use serde_json::Value;
+
+/// The user of the second bake.
+const USER: u32 = 1000;
+/// The first of its subordinate ids.
+const SUBORDINATE: u32 = 300_000;
+/// The argument with which this program becomes another host and starts a program there.
+const ELSEWHERE: &str = "--elsewhere";
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let called = Path::new(&arguments[0]).file_name().unwrap_or_default().to_owned();
+    if called == "newuidmap" || called == "newgidmap" {
+        return map_ids(called == "newuidmap", &arguments[1..]);
+    }
+    if arguments.get(1).is_some_and(|argument| argument == ELSEWHERE) {
+        return elsewhere(&arguments[2..]);
+    }
+    let wanted = |name: &str| {
+        let mut parts =
+            arguments[1..].iter().filter_map(|part| part.to_str()).filter(|part| !part.starts_with('-'));
+        let none = parts.clone().next().is_none();
+        none || parts.any(|part| name.contains(part))
+    };
+    let thorough = std::env::var_os("BAKEHOUSE_THOROUGH").is_some();
+    let mut cases: Vec<(String, Box<dyn Fn()>)> =
+        vec![("data_volume_x86_64".into(), Box::new(|| same_bytes("data-volume", "x86_64")))];
+    if thorough {
+        for (recipe, arch) in [("hello-web", "x86_64"), ("hello-web", "aarch64"), ("data-volume", "aarch64")]
+        {
+            cases.push((format!("{recipe}_{arch}"), Box::new(move || same_bytes(recipe, arch))));
+        }
+    } else {
+        println!("the other recipe and the other architecture are compared by `cargo xtask test --thorough`");
+    }
+    let (mut passed, mut failed) = (0, 0);
+    for (name, case) in cases.iter().filter(|(name, _)| wanted(name)) {
+        let ok = std::panic::catch_unwind(std::panic::AssertUnwindSafe(case)).is_ok();
+        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
+        *(if ok { &mut passed } else { &mut failed }) += 1;
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn same_bytes(recipe: &str, arch: &str) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    open(folder.path());
+    let recipes = folder.path().join("recipes");
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes"), &recipes);
+    let out = folder.path().join("out");
+    let file = recipes.join(recipe).with_extension("yaml");
+    let mut first = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
+    first.args(["bake", "--no-check", "--arch", arch, "--out"]).arg(&out).arg(&file);
+    run("the first bake", &mut first);
+
+    let memory = Path::new("/dev/shm");
+    let other = match tempfile::tempdir_in(memory) {
+        Ok(other) => other,
+        Err(error) => {
+            println!(
+                "NOT COMPARED: a folder in memory ({error}): the second bake is on the same file system"
+            );
+            tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+        }
+    };
+    let place = other.path().join("a place with another name");
+    copy(&recipes, &place.join("recipes"));
+    let cache = place.join("cache");
+    copy(&cache_folder().join("downloads"), &cache.join("downloads"));
+    let file = place.join("recipes").join(recipe).with_extension("yaml");
+    let rebuild: [&OsStr; 7] = [
+        env!("CARGO_BIN_EXE_bakehouse").as_ref(),
+        "verify".as_ref(),
+        "--rebuild".as_ref(),
+        "--json".as_ref(),
+        "--recipe".as_ref(),
+        file.as_os_str(),
+        out.as_os_str(),
+    ];
+    let root = rustix::process::geteuid().is_root();
+    let mut second = if root {
+        give(&place, USER);
+        open(other.path());
+        let tools = folder.path().join("tools");
+        fs::create_dir(&tools).unwrap();
+        for name in ["newuidmap", "newgidmap"] {
+            let helper = tools.join(name);
+            fs::copy(std::env::current_exe().unwrap(), &helper).unwrap();
+            fs::set_permissions(&helper, PermissionsExt::from_mode(0o4755)).unwrap();
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(ELSEWHERE).arg(folder.path()).args(rebuild).env_clear().env("HOME", &place);
+        command.env("PATH", format!("{}:/usr/bin:/bin", tools.display()));
+        command
+    } else {
+        println!("NOT COMPARED: another user and other firmware, for which these tests must be run as root");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "umask 077; exec \"$@\"", "sh"]).args(rebuild);
+        command
+    };
+    second.env("BAKEHOUSE_CACHE", &cache).env("TZ", "Asia/Tokyo").env("LC_ALL", "de_DE.UTF-8");
+    second.env("RAYON_NUM_THREADS", "1").current_dir(&place);
+    let output = run("the second bake", &mut second);
+    let verified: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let files: Vec<&str> =
+        verified["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
+    println!("      the same: {}", files.join(", "));
+    let mut expected: Vec<String> = fs::read_dir(&out)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with(".log"))
+        .collect();
+    expected.sort();
+    let mut files = files;
+    files.sort_unstable();
+    assert_eq!(files, expected, "every output is compared");
+    a_changed_byte_is_found(&out);
+}
+
+/// The smallest raw disk of the folder, with one byte changed.
+fn a_changed_byte_is_found(out: &Path) {
+    use std::os::unix::fs::FileExt;
+    let disk = fs::read_dir(out)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "raw"))
+        .min_by_key(|path| fs::metadata(path).unwrap().len())
+        .unwrap();
+    let file = fs::File::options().read(true).write(true).open(&disk).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 1024).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 1024).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bakehouse")).arg("verify").arg(out).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let name = disk.file_name().unwrap().to_str().unwrap();
+    assert!(told.contains(&format!("{name}: holds snapshot ")), "{told}");
+}
+
+fn run(what: &str, command: &mut Command) -> Output {
+    let started = Instant::now();
+    let output = command.output().unwrap();
+    println!("      {what} took {:.0} s", started.elapsed().as_secs_f64());
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// As the program finds it.
+fn cache_folder() -> PathBuf {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named("BAKEHOUSE_CACHE")
+        .or_else(|| named("XDG_CACHE_HOME").map(|folder| folder.join("bakehouse")))
+        .or_else(|| named("HOME").map(|folder| folder.join(".cache/bakehouse")))
+        .unwrap()
+}
+
+/// Copies a folder; what it holds is listed in an order of its own, and no two copies have the same inodes.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let mut names: Vec<OsString> =
+        fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort_by(|a, b| b.cmp(a));
+    for name in names {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(from, to).unwrap();
+        }
+    }
+}
+
+/// Gives a folder and all in it to a user.
+fn give(folder: &Path, user: u32) {
+    chown(folder, Some(user), Some(user)).unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            give(&path, user);
+        } else {
+            chown(path, Some(user), Some(user)).unwrap();
+        }
+    }
+}
+
+fn open(folder: &Path) {
+    fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// `--elsewhere FOLDER PROGRAM ARGUMENT…`: in a mount namespace of its own, with subordinate ids in /etc/subuid and
+/// /etc/subgid and firmware of the other kind in /sys, runs a program as user 1000.
+fn elsewhere(arguments: &[OsString]) -> ExitCode {
+    #[expect(deprecated, reason = "the unsafe form is for shared file descriptors, which stay as they are")]
+    rustix::thread::unshare(UnshareFlags::NEWNS).unwrap();
+    let folder = Path::new(&arguments[0]);
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    let ids = folder.join("subordinate-ids");
+    fs::write(&ids, format!("{USER}:{SUBORDINATE}:65536\n")).unwrap();
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        if !Path::new(file).exists() {
+            fs::write(file, "").unwrap();
+        }
+        mount_bind(&ids, file).unwrap();
+    }
+    let uefi = Path::new("/sys/firmware/efi").exists();
+    mount("none", "/sys/firmware", "tmpfs", MountFlags::empty(), None).unwrap();
+    if !uefi {
+        fs::create_dir("/sys/firmware/efi").unwrap();
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::thread::set_thread_groups(&[]).unwrap();
+    let id = (Uid::from_raw(USER), Gid::from_raw(USER));
+    rustix::thread::set_thread_res_gid(id.1, id.1, id.1).unwrap();
+    rustix::thread::set_thread_res_uid(id.0, id.0, id.0).unwrap();
+    let error = Command::new(&arguments[1]).args(&arguments[2..]).exec();
+    eprintln!("{}: {error}", arguments[1].display());
+    ExitCode::FAILURE
+}
+
+/// What the set-user-id programs of this name do, without asking /etc/subuid: `newuidmap PID (INSIDE OUTSIDE COUNT)…`.
+fn map_ids(users: bool, arguments: &[OsString]) -> ExitCode {
+    let numbers: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+    let [process, ranges @ ..] = numbers.as_slice() else { return ExitCode::FAILURE };
+    let text: String = ranges.chunks(3).map(|range| range.join(" ") + "\n").collect();
+    let file = format!("/proc/{process}/{}", if users { "uid_map" } else { "gid_map" });
+    match fs::write(&file, text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{file}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -61,6 +61,8 @@ pub struct Request {
     /// Whether the host's programs may stand for those of an image of another architecture. The image is the same
     /// without, and takes several times as long.
     pub native_dispatch: bool,
+    /// Whether to tell where the time went inside the root, and what was emulated.
+    pub explain: bool,
     /// Which firmware to boot by afterwards; `None`: not booted at all.
     pub check: Option<FirmwareChoice>,
     /// The cache folder.
@@ -166,7 +168,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let mut outputs = Outputs::open(request.out.clone().unwrap_or_else(|| default_out(&recipe)))?;
 
     let work = WorkFolder::new(&request.cache, "bake")?;
-    let built = build_root(&recipe, &files, foreign.as_ref(), &lock, work.path(), stages)?;
+    let built = build_root(&recipe, &files, foreign.as_ref(), &lock, work.path(), request.explain, stages)?;
     stages.run("lint", |_| lint::examine(&recipe, &built, stages.report()))?;
     let maps = stages.run("disk", |outcome| {
         let maps = lay_out(&recipe, &built, &lock, work.path())?;
@@ -317,6 +319,7 @@ fn build_root(
     foreign: Option<&rootfs::Foreign>,
     lock: &Lock,
     work: &Path,
+    explain: bool,
     stages: &Stages<'_>,
 ) -> Result<rootfs::Built, Error> {
     let volume = recipe.root_volume().ok_or_else(|| no_root(recipe))?;
@@ -332,8 +335,8 @@ fn build_root(
             foreign,
             progress: &progress,
         })?;
-        if let Some(counts) = &built.report.programs {
-            stages.report().line(&program_starts(counts));
+        for line in explanation(&built.report, explain) {
+            stages.report().line(&line);
         }
         for note in &built.report.notes {
             stages.report().line(note);
@@ -342,16 +345,29 @@ fn build_root(
     })
 }
 
-/// How many programs of a foreign root ran how, and which were emulated most.
-fn program_starts(counts: &rootfs::Counts) -> String {
-    let (native, emulated) = counts.totals();
-    let most: Vec<String> = counts
-        .most_emulated()
-        .into_iter()
-        .take(5)
-        .map(|(path, count)| format!("{} {count}", path.rsplit('/').next().unwrap_or(path)))
-        .collect();
-    format!("program starts: {native} native, {emulated} emulated ({})", most.join(", "))
+/// What is worth telling of a root's making: how many programs of a foreign root ran how; with `all` also where the time
+/// went and every program that was emulated.
+fn explanation(report: &rootfs::Report, all: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    if all {
+        for took in &report.stages {
+            lines.push(format!("{:8.1} s  {}", took.seconds, took.name));
+        }
+        let mut scripts: Vec<_> = report.scripts.iter().collect();
+        scripts.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        lines.push(format!("the longest of {} steps inside the root:", scripts.len()));
+        lines.extend(scripts.iter().take(15).map(|took| format!("{:8.1} s  {}", took.seconds, took.name)));
+    }
+    if let Some(counts) = &report.programs {
+        let (native, emulated) = counts.totals();
+        let percent = 100.0 * native as f64 / (native + emulated).max(1) as f64;
+        lines.push(format!("program starts: {native} native ({percent:.1} %), {emulated} emulated"));
+        if all {
+            let most = counts.most_emulated();
+            lines.extend(most.into_iter().map(|(path, count)| format!("{count:8}    {path} emulated")));
+        }
+    }
+    lines
 }
 
 struct RootProgress<'a, 'b> {

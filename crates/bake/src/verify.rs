@@ -163,6 +163,7 @@ fn rebuild(
         lock: Some(lock),
         lock_mode: LockMode::Locked,
         native_dispatch: true,
+        explain: false,
         check: None,
         cache: what.cache.clone(),
         mirror: what.mirror.clone(),

@@ -52,6 +52,12 @@ pub(crate) struct BakeArguments {
     /// Renew the whole lock and say what changes
     #[arg(long)]
     update: bool,
+    /// Emulate every program of a foreign architecture; the image is the same, and takes several times as long
+    #[arg(long)]
+    pub(crate) no_native_dispatch: bool,
+    /// Tell where the time went, and how many foreign programs ran natively and how many emulated
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Do not boot the result
     #[arg(long)]
     pub(crate) no_check: bool,

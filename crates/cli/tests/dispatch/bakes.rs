@@ -74,6 +74,7 @@ pub(crate) fn ingredients(work: &Path, arch: Arch, native_dispatch: bool) -> Ing
         lock: std::env::var_os("BAKEHOUSE_TEST_LOCK").map(PathBuf::from),
         lock_mode: LockMode::Keep,
         native_dispatch,
+        explain: false,
         check: None,
         cache: cache_folder(),
         mirror: std::env::var("BAKEHOUSE_DEBIAN_MIRROR").ok().filter(|value| !value.trim().is_empty()),

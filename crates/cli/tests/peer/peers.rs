@@ -59,6 +59,7 @@ pub(crate) fn ingredients(recipe: &Path) -> Ingredients {
         lock: None,
         lock_mode: LockMode::Keep,
         native_dispatch: true,
+        explain: false,
         check: None,
         cache: cache_folder(),
         mirror: mirror(),

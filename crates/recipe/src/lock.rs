@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use block::Digest;
@@ -200,11 +201,21 @@ impl Lock {
     /// Nothing is promised about a machine that loses its power.
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
         let fail = |error| LockError::Io { path: path.to_owned(), error };
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = path.with_file_name(name);
-        std::fs::write(&new, self.to_text()).map_err(fail)?;
-        std::fs::rename(&new, path).map_err(fail)
+        // Beside it may be what others are just writing, on this machine or on one that shares the folder: the name is
+        // nobody else's.
+        let mut prefix = path.file_name().unwrap_or_default().to_owned();
+        prefix.push(".");
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut new = tempfile::Builder::new()
+            .prefix(&prefix)
+            .suffix(".new")
+            // As any file that a program makes: the process's umask takes its part away.
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .map_err(fail)?;
+        new.write_all(self.to_text().as_bytes()).map_err(fail)?;
+        new.persist(path).map_err(|error| fail(error.error))?;
+        Ok(())
     }
 
     /// The lock as text: one line for each package, sorted, so that a change shows as the lines that changed. Ends
@@ -605,6 +616,22 @@ mod tests {
         lock().write(&path).unwrap();
         assert_eq!(Lock::read(&path).unwrap(), Some(lock()));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nobody_writes_into_a_lock_that_another_is_writing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.lock");
+        let other = folder.path().join("web.lock.new");
+        std::fs::write(&other, "half of ano").unwrap();
+        lock().write(&path).unwrap();
+        assert_eq!(Lock::read(&path).unwrap(), Some(lock()));
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "half of ano");
+        // It may be read by whoever may read what this user makes.
+        let made = folder.path().join("made");
+        std::fs::write(&made, []).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&made));
     }
 
     #[test]

@@ -235,6 +235,7 @@ impl Decoder<'_> {
         };
         if !blank_store {
             self.limits(node, &volume);
+            self.file_system_limit(&volume);
             if let (Some(source), Some(span)) = (&volume.source, source_span) {
                 self.content(&volume, source, &span);
             }
@@ -463,6 +464,21 @@ impl Decoder<'_> {
         }
     }
 
+    /// What a file system can be. Where EC2's volume type is not larger, its own rule tells.
+    fn file_system_limit(&mut self, volume: &Volume) {
+        let larger_type = volume.volume_type.limits().size.1 > MAX_FILE_SYSTEM / GIB;
+        if volume.filesystem.is_some() && volume.size > MAX_FILE_SYSTEM && larger_type {
+            let most = MAX_FILE_SYSTEM / GIB;
+            let blank = if volume.root { "" } else { ", or take `filesystem` away for a blank volume" };
+            self.error(
+                &volume.size_span,
+                format!("`{}` is larger than its file system can be", volume.device),
+                format!("ext4 takes {most} GiB at most"),
+                format!("write `size: {most}GiB` or less{blank}"),
+            );
+        }
+    }
+
     /// What EC2 takes for the volume's type.
     fn limits(&mut self, node: &Node, volume: &Volume) {
         let asked = |key: &str| node.get(key).map_or_else(|| volume.span.clone(), |value| value.span.clone());
@@ -534,6 +550,8 @@ impl Decoder<'_> {
     }
 }
 
+/// Largest ext4 file system that is made here, in bytes: 2^32 blocks of 4 KiB.
+const MAX_FILE_SYSTEM: u64 = 16_384 * GIB;
 /// Longest label of an ext4 file system, in bytes.
 const MAX_LABEL: usize = 16;
 

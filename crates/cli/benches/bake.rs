@@ -1,4 +1,5 @@
-//! Our bake against mmdebstrap, mke2fs and partitioning: the same packages from the same files, in turns, in one run.
+//! Our bake against mmdebstrap, mke2fs, partitioning and qemu-img: the same packages from the same files, in turns, in one
+//! run; and our bake for the other architecture beside it.
 //!
 //! `--runs N` says how often each is measured (default 3). The other side runs in the sandbox with fsync made
 //! instant, as the scripts of our bake do: that favours it. It makes no boot files and none of the recipe's additions.
@@ -36,16 +37,32 @@ fn main() {
     println!("packages and tools, fetched where they are not in the cache:");
     let ingredients = peers::ingredients(&recipe);
     let peers = Peers::new(&ingredients, work.path(), ingredients.lock.time);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    // What is fetched or unpacked once, for later bakes of the other architecture, is no part of one.
+    run_ours(&recipe, FOREIGN, work.path());
+    let (mut ours, mut foreign, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=runs {
-        // In turns, so that what else the machine does falls on both.
-        ours.push(run_ours(&recipe, work.path()));
+        // In turns, so that what else the machine does falls on all.
+        ours.push(run_ours(&recipe, NATIVE, work.path()));
+        foreign.push(run_ours(&recipe, FOREIGN, work.path()));
         theirs.push(run_theirs(&ingredients, &peers, work.path()));
-        let (a, b) = (total(&ours[number - 1]), total(&theirs[number - 1]));
-        println!("pair {number}: ours {a:.1} s, theirs {b:.1} s, ratio {:.2}", b / a);
+        let [a, f, b] = [&ours, &foreign, &theirs].map(|runs| total(&runs[number - 1]));
+        println!(
+            "turn {number}: {NATIVE} {a:.1} s, {FOREIGN} {f:.1} s ({:.2} times), others {b:.1} s (ratio {:.2})",
+            f / a,
+            b / a
+        );
     }
-    report(&ours, &theirs);
+    report(&ours, &foreign, &theirs);
 }
+
+#[cfg(target_arch = "x86_64")]
+const NATIVE: &str = "x86_64";
+#[cfg(target_arch = "x86_64")]
+const FOREIGN: &str = "aarch64";
+#[cfg(target_arch = "aarch64")]
+const NATIVE: &str = "aarch64";
+#[cfg(target_arch = "aarch64")]
+const FOREIGN: &str = "x86_64";
 
 /// hello-web and the base that it builds on, where a lock can be written beside it.
 fn copy_recipe(work: &Path) -> PathBuf {
@@ -58,11 +75,11 @@ fn copy_recipe(work: &Path) -> PathBuf {
 }
 
 /// The real program, as a user calls it.
-fn run_ours(recipe: &Path, work: &Path) -> Run {
+fn run_ours(recipe: &Path, arch: &str, work: &Path) -> Run {
     let out = work.join("out");
     let start = Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_bakehouse"))
-        .args(["bake", "--no-check", "--locked", "--json", "--arch", "x86_64", "--out"])
+        .args(["bake", "--no-check", "--locked", "--json", "--arch", arch, "--out"])
         .args([&out, recipe])
         .env("BAKEHOUSE_CACHE", peers::cache_folder())
         .output()
@@ -114,7 +131,18 @@ fn run_theirs(ingredients: &Ingredients, peers: &Peers, work: &Path) -> Run {
         let size = format!("{}k", ROOT_SECTORS / 2);
         peers.run(&["mke2fs", "-q", "-F", "-t", "ext4", "-d", &root, "-E", "offset=69206016", &disk, &size]);
     });
+    let vmdk = work.join("disk.vmdk");
+    stage("qemu-img convert to VMDK", &|| {
+        let path = std::env::var_os("BAKEHOUSE_TOOLS_PATH").expect("BAKEHOUSE_TOOLS_PATH, as xtask sets it");
+        let status = Command::new("qemu-img")
+            .env("PATH", path)
+            .args(["convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized"])
+            .args([&work.join("disk.raw"), &vmdk])
+            .status();
+        assert!(status.unwrap().success());
+    });
     fs::remove_dir_all(work.join("theirs")).unwrap();
+    fs::remove_file(vmdk).unwrap();
     fs::remove_file(work.join("disk.raw")).unwrap();
     run
 }
@@ -123,12 +151,12 @@ fn total(run: &Run) -> f64 {
     run.iter().map(|(_, seconds)| seconds).sum()
 }
 
-fn report(ours: &[Run], theirs: &[Run]) {
+fn report(ours: &[Run], foreign: &[Run], theirs: &[Run]) {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!("\n{cores} cores, Linux {}, {} runs of each, in turns\n", kernel.trim(), ours.len());
     println!("| stage | median s | min-max s |\n| --- | ---: | ---: |");
-    for (who, runs) in [("bakehouse", ours), ("others", theirs)] {
+    for (who, runs) in [("bakehouse", ours), (FOREIGN, foreign), ("others", theirs)] {
         let mut stages: BTreeMap<usize, (String, Vec<f64>)> = BTreeMap::new();
         for run in runs {
             for (number, (name, seconds)) in run.iter().enumerate() {
@@ -141,6 +169,7 @@ fn report(ours: &[Run], theirs: &[Run]) {
         line(&format!("**{who}: total**"), runs.iter().map(total).collect());
     }
     let pairs: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| total(theirs) / total(ours)).collect();
+    let beside: Vec<f64> = ours.iter().zip(foreign).map(|(ours, foreign)| total(foreign) / total(ours)).collect();
     let totals = |runs: &[Run]| median(runs.iter().map(total).collect());
     let shown: Vec<_> = pairs.iter().map(|ratio| format!("{ratio:.2}")).collect();
     println!(
@@ -148,6 +177,8 @@ fn report(ours: &[Run], theirs: &[Run]) {
         totals(theirs) / totals(ours),
         shown.join(", ")
     );
+    let shown: Vec<_> = beside.iter().map(|ratio| format!("{ratio:.2}")).collect();
+    println!("{FOREIGN} / {NATIVE}: {:.2} by medians; by turns {}", totals(foreign) / totals(ours), shown.join(", "));
 }
 
 fn line(name: &str, mut seconds: Vec<f64>) {

@@ -72,6 +72,7 @@ fn same_bytes(recipe: &str, arch: &str) {
     let mut first = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
     first.args(["bake", "--no-check", "--arch", arch, "--out"]).arg(&out).arg(&file);
     run("the first bake", &mut first);
+    vmdk_is_the_raw_disk(&out);
 
     let memory = Path::new("/dev/shm");
     let other = match tempfile::tempdir_in(memory) {
@@ -135,6 +136,22 @@ fn same_bytes(recipe: &str, arch: &str) {
     files.sort_unstable();
     assert_eq!(files, expected, "every output is compared");
     a_changed_byte_is_found(&out);
+}
+
+/// QEMU must find the same disk in both files of each volume.
+fn vmdk_is_the_raw_disk(out: &Path) {
+    let Some(path) = std::env::var_os("BAKEHOUSE_TOOLS_PATH") else {
+        println!("NOT COMPARED: VMDK and raw files by qemu-img; `cargo xtask test` brings it");
+        return;
+    };
+    let disks = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path());
+    for vmdk in disks.filter(|path| path.extension().is_some_and(|extension| extension == "vmdk")) {
+        let raw = vmdk.with_extension("raw");
+        let mut compare = Command::new("qemu-img");
+        compare.env("PATH", &path).args(["compare", "-s", "-f", "vmdk", "-F", "raw"]).args([&vmdk, &raw]);
+        let output = run("qemu-img compare", &mut compare);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Images are identical"));
+    }
 }
 
 /// The smallest raw disk of the folder, with one byte changed.

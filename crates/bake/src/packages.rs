@@ -304,9 +304,17 @@ fn explain(recipe: &Recipe, problem: SolveError) -> Error {
     };
     let (label, help) = match &problem {
         SolveError::Unknown { near, .. } => {
-            let help = match near.as_slice() {
-                [] => "look the name up in the distribution's package list".to_owned(),
-                near => format!("did you mean {}?", near.join(", ")),
+            let alone = |arch: Arch| format!("if it is for {arch} alone, write `architectures: [{arch}]`");
+            let near = near.join(", ");
+            // The lock of a recipe for both architectures is solved for x86_64 first: there the package is known.
+            let help = match (recipe.arch, near.as_str()) {
+                (Arch::X86_64, "") => {
+                    let alone = alone(Arch::Aarch64);
+                    format!("look the name up in the distribution's package list; {alone}")
+                }
+                (Arch::X86_64, near) => format!("did you mean {near}?"),
+                (Arch::Aarch64, "") => alone(Arch::X86_64),
+                (Arch::Aarch64, near) => format!("{}; or did you mean {near}?", alone(Arch::X86_64)),
             };
             (format!("not in {} for {}", recipe.distribution.suite, recipe.arch), help)
         }
@@ -488,5 +496,35 @@ impl Progress for Downloads<'_> {
 
     fn note(&self, text: &str) {
         self.report.line(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_of_one_architecture_is_told_with_the_line_that_helps() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.yaml");
+        std::fs::write(&path, "name: web\npackages: [intel-microcode]\n").unwrap();
+        let source = recipe::load(&path, &recipe::LoadOptions::default()).unwrap();
+        assert_eq!(source.architectures(), [Arch::X86_64, Arch::Aarch64]);
+        let told = |arch, near: &[&str]| {
+            let near = near.iter().map(|name| (*name).to_owned()).collect();
+            let problem = SolveError::Unknown { name: "intel-microcode".into(), near };
+            explain(&source.for_arch(arch).unwrap(), problem).to_string()
+        };
+        for near in [&[][..], &["amd64-microcode"]] {
+            let text = told(Arch::Aarch64, near);
+            assert!(text.contains("recipe.yaml:2:12") && text.contains("for aarch64"), "{text}");
+            assert!(
+                text.contains("help: if it is for x86_64 alone, write `architectures: [x86_64]`"),
+                "{text}"
+            );
+            assert_eq!(text.contains("did you mean amd64-microcode?"), !near.is_empty(), "{text}");
+        }
+        assert!(told(Arch::X86_64, &[]).contains("`architectures: [aarch64]`"));
+        assert!(told(Arch::X86_64, &["near"]).contains("help: did you mean near?"));
     }
 }

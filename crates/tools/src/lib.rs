@@ -203,14 +203,7 @@ fn build(partial: &Path, set: Set, fetched: &[Fetched]) -> Result<(), Error> {
     let root = partial.join("root");
     fs::create_dir_all(&root).map_err(Error::io(&root))?;
     unpack::unpack_all(&root, fetched, set.only())?;
-    for name in set.folders() {
-        let path = root.join(name);
-        fs::create_dir_all(&path).map_err(Error::io(&path))?;
-    }
-    for (name, text) in set.files() {
-        let path = root.join(name);
-        fs::write(&path, text).map_err(Error::io(&path))?;
-    }
+    unpack::add(&root, set.folders(), set.files())?;
     let bin = partial.join("bin");
     fs::create_dir_all(&bin).map_err(Error::io(&bin))?;
     for name in set.programs() {

@@ -11,11 +11,13 @@
 //! <cache>/tools/<set>-<key>/root/…        the packages' files, as any user may unpack them
 //!                           bin/<program>  a small script that starts the program through the tree's own ld.so
 //!                           tree.json      which packages, in which versions; written last
+//! <cache>/tools/.<set>-<key>.<any>/…      a tree in the making, locked while somebody makes it
 //! ```
 //!
 //! A tree appears by rename, whole or not at all. Nothing is installed on the host and no package script is run. The
 //! host's own programs are not used: the same QEMU and the same checkers prove an image on every machine.
 
+mod partial;
 mod set;
 mod unpack;
 
@@ -24,6 +26,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use partial::{KEY_DIGITS, Partial};
 use serde::{Deserialize, Serialize};
 pub use set::Set;
 
@@ -112,22 +115,21 @@ impl Tools {
     /// The set's tree in `cache`, fetched and unpacked when it is not there yet. `fetched` tells whether it was.
     pub fn prepare(set: Set, cache: &Path, provider: &dyn Provider) -> Result<(Self, bool), Error> {
         let folder = cache.join("tools");
-        let tree = folder.join(format!("{}-{}", set.name(), key(set)));
+        let name = format!("{}-{}", set.name(), key(set));
+        let tree = folder.join(&name);
         if let Some(tools) = Self::open(&tree)? {
             return Ok((tools, false));
         }
         let fetched =
             provider.fetch(set.packages()).map_err(|source| Error::Packages { set: set.name(), source })?;
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let partial = folder.join(format!(".{}-{}.{}", set.name(), key(set), std::process::id()));
-        let result = build(&partial, set, &fetched).and_then(|()| match fs::rename(&partial, &tree) {
+        let partial = Partial::new(&folder, &name)?;
+        build(partial.path(), set, &fetched)?;
+        match fs::rename(partial.path(), &tree) {
             // Somebody else made the same tree in the meantime: theirs is as good.
-            Err(_) if tree.join("tree.json").exists() => Ok(()),
-            renamed => renamed.map_err(Error::io(&tree)),
-        });
-        // After a rename there is nothing left to remove.
-        let _ = fs::remove_dir_all(&partial);
-        result?;
+            Err(_) if tree.join("tree.json").exists() => {}
+            renamed => renamed.map_err(Error::io(&tree))?,
+        }
         Self::open(&tree)?.map(|tools| (tools, true)).ok_or(Error::Missing { tree, name: "tree.json".into() })
     }
 
@@ -196,7 +198,7 @@ fn key(set: Set) -> String {
         hasher.field(name.as_bytes());
         hasher.field(text.as_bytes());
     }
-    hasher.finish().to_hex()[..12].to_owned()
+    hasher.finish().to_hex()[..KEY_DIGITS].to_owned()
 }
 
 fn build(partial: &Path, set: Set, fetched: &[Fetched]) -> Result<(), Error> {
@@ -243,4 +245,46 @@ fn starter(root: &Path, name: &str) -> Option<String> {
          exec \"$root/{loader}\" --argv0 {name} --library-path \"$root/usr/lib/{triplet}:$root/usr/lib\" \
          \"$root/{folder}/{name}\" \"$@\"\n"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives no packages, and first makes what another process with the same id would make at the same time.
+    struct Twin<'a> {
+        cache: &'a Path,
+        theirs: std::cell::OnceCell<(PathBuf, fs::File)>,
+    }
+
+    impl Provider for Twin<'_> {
+        fn fetch(&self, _: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
+            let id = std::process::id();
+            let theirs = self.cache.join(format!("tools/.peer-{}.{id}", key(Set::Peer)));
+            fs::create_dir_all(theirs.join("root"))?;
+            fs::write(theirs.join("root/half"), "theirs")?;
+            let held = fs::File::open(&theirs)?;
+            held.try_lock()?;
+            self.theirs.set((theirs, held)).map_err(|_| "asked twice")?;
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_tree_in_the_making_is_nobody_elses_though_the_process_id_may_be() {
+        let cache = tempfile::tempdir().unwrap();
+        let twin = Twin { cache: cache.path(), theirs: std::cell::OnceCell::new() };
+        let (tools, new) = Tools::prepare(Set::Peer, cache.path(), &twin).unwrap();
+        assert!(new && tools.root().join("proc").is_dir() && !tools.root().join("half").exists());
+        let (theirs, held) = twin.theirs.into_inner().unwrap();
+        assert!(theirs.join("root/half").exists());
+        drop(held);
+        let tree = tools.folder().file_name().unwrap().to_owned();
+        let names: Vec<_> = fs::read_dir(cache.path().join("tools"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        assert!(names.contains(&tree));
+    }
 }

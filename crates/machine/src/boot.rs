@@ -24,6 +24,8 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(90);
 const PROGRESS: Duration = Duration::from_secs(10);
 /// The longest path that a unix socket may have, less the names that are added.
 const LONGEST_SOCKET_FOLDER: usize = 90;
+/// The file with the machine's host keys, beside the user's key.
+pub(crate) const KNOWN_HOSTS: &str = "known_hosts";
 /// How many lines of the console a failure shows, of either kind.
 const TELLING_LINES: usize = 15;
 
@@ -209,7 +211,8 @@ fn create_overlay(qemu_img: &Launcher, disk: &Disk, overlay: &Path) -> Result<()
 /// Makes a key pair for this machine and gives its public line.
 fn create_key(ssh_keygen: &Launcher, key: &Path) -> Result<String, BootError> {
     let public = key.with_extension("pub");
-    for old in [key, &public] {
+    // The folder may be that of a machine before: this one has host keys of its own.
+    for old in [key, &public, &key.with_file_name(KNOWN_HOSTS)] {
         match std::fs::remove_file(old) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(file_error("remove", old, source));

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::boot::KNOWN_HOSTS;
 use crate::program::quoted;
 use crate::{BootError, Machine, Output, process};
 
@@ -57,7 +58,7 @@ impl Machine {
         // Nothing of the host's configuration, keys or agent has a part in this.
         command.args(["-F", "none", "-a", "-x"]).args(options);
         command.arg("-i").arg(self.work.join("key"));
-        let known_hosts = option_path("UserKnownHostsFile", &self.work.join("known_hosts"))?;
+        let known_hosts = option_path("UserKnownHostsFile", &self.work.join(KNOWN_HOSTS))?;
         for option in [
             "BatchMode=yes",
             "IdentitiesOnly=yes",

@@ -23,7 +23,7 @@ impl Ext4Read for Part {
 }
 
 /// The root file system of a disk, read by a reader that is not ours.
-fn root_of(disk: &Path) -> Ext4 {
+pub(crate) fn root_of(disk: &Path) -> Ext4 {
     let part = Part { disk: File::open(disk).unwrap(), offset: partition(disk, ROOT).offset };
     Ext4::load(Box::new(part)).unwrap()
 }

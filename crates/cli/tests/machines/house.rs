@@ -74,11 +74,7 @@ impl House {
     /// A new folder with a copy of the examples.
     pub(crate) fn recipes(&self, name: &str) -> PathBuf {
         let folder = self.folder(name);
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-        for file in ["hello-web.yaml", "base/debian-13.yaml"] {
-            fs::create_dir_all(folder.join(file).parent().unwrap()).unwrap();
-            fs::copy(examples.join(file), folder.join(file)).unwrap();
-        }
+        copy_examples(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes"), &folder);
         folder
     }
 
@@ -172,6 +168,19 @@ impl House {
 
     pub(crate) fn accel(&self) -> Accel {
         *self.accel.get_or_init(|| machine::probe_kvm(&self.programs(), "x86_64", &self.folder("probe")))
+    }
+}
+
+/// Copies a folder, but no locks: the examples go without.
+fn copy_examples(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            copy_examples(&from, &to);
+        } else if from.extension() != Some("lock".as_ref()) {
+            fs::copy(&from, &to).unwrap();
+        }
     }
 }
 

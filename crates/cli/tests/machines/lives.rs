@@ -1,15 +1,24 @@
 //! Whole lives of machines: first boot, use, upgrade, reboot, end.
 
+use std::fs::OpenOptions;
 use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bake::Manifest;
 use block::GIB;
-use machine::{Check, CheckResult, Disk, Machine, MachineSpec, Profile, Shutdown};
+use machine::{BootError, Check, CheckResult, Disk, Machine, MachineSpec, Profile, Shutdown, Stage};
+use serde_json::Value;
 
-use crate::data_disk;
-use crate::house::{House, Image, ROOT, e2fsck, fsck_fat, partition, succeeds, within};
+use crate::checkers::root_of;
+use crate::house::{ESP, House, Image, ROOT, e2fsck, fsck_fat, partition, succeeds, within};
 use crate::tally::Tally;
+use crate::{data_disk, program};
+
+const SECTOR: usize = 512;
+/// Of our root file systems.
+const BLOCK: u64 = 4096;
 
 /// For whatever a machine does; a busy host under emulation is slow, and what hangs must end some time.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -37,8 +46,13 @@ struct Guest {
 
 impl Guest {
     fn boot(house: &House, profile: &'static str, disks: Vec<Disk>) -> Self {
+        Self::boot_in(house, profile, profile, disks)
+    }
+
+    /// Boots a machine whose work folder has a name of its own.
+    fn boot_in(house: &House, work: &str, profile: &'static str, disks: Vec<Disk>) -> Self {
         let loaded = Profile::load(profile, None).unwrap();
-        let work = house.folder(profile);
+        let work = house.folder(work);
         let mut spec = MachineSpec::new(loaded, house.accel(), profile, disks);
         spec.boot_limit = Some(LIMIT);
         // What is looked at is up when the system is; some checks fail on purpose and need not be tried for long.
@@ -90,12 +104,9 @@ impl Guest {
     /// Powers off; then no checker may find fault with any disk that the machine wrote to.
     fn end(self) {
         let Self { name, machine, work } = self;
-        let overlays: Vec<PathBuf> = machine
-            .spec()
-            .disks
-            .iter()
-            .map(|disk| machine.overlay(&disk.device).unwrap().to_owned())
-            .collect();
+        let disks = machine.spec().disks.iter().filter(|disk| disk.ephemeral.is_none());
+        let overlays: Vec<PathBuf> =
+            disks.map(|disk| machine.overlay(&disk.device).unwrap().to_owned()).collect();
         assert_eq!(machine.shutdown(LIMIT), Shutdown::Clean);
         for (index, overlay) in overlays.iter().enumerate() {
             let raw = work.join(format!("after{index}.raw"));
@@ -321,6 +332,9 @@ fn upgrade(guest: &mut Guest, kernel: &str) {
 }
 
 pub(crate) fn by_secure_boot(house: &House, tally: &Tally) {
+    tally.test("secure_boot_refuses_a_changed_loader_and_a_changed_kernel", || {
+        refuses_changed_programs(house);
+    });
     tally.test("secure_boot_and_the_same_upgrade", || {
         let image = house.older();
         let packages = house.folder("secure disks").join("packages.raw");
@@ -333,6 +347,136 @@ pub(crate) fn by_secure_boot(house: &House, tally: &Tally) {
         upgrade(&mut guest, &house.kernels().newer);
         is_secure(&mut guest);
         guest.end();
+    });
+}
+
+/// What Microsoft's keys vouch for is every byte of the loader and of the kernel: one that differs, and neither runs.
+fn refuses_changed_programs(house: &House) {
+    let image = house.older();
+    for (program, stage, said) in [
+        ("loader", Stage::Firmware, "Security Violation"),
+        ("kernel", Stage::BootLoader, "bad shim signature"),
+    ] {
+        let disk = program::copy_image(house, image, &format!("changed {program}")).join("xvda.raw");
+        match program {
+            "loader" => change_loader(&disk),
+            _ => change_kernel(&disk, &house.kernels().older),
+        }
+        let profile = Profile::load("x86_64-uefi-secure-boot", None).unwrap();
+        let mut spec =
+            MachineSpec::new(profile, house.accel(), "changed", vec![Disk::volume("/dev/xvda", disk)]);
+        spec.boot_limit = Some(LIMIT);
+        let work = house.folder(&format!("secure boot of a changed {program}"));
+        let failed = machine::boot(&spec, &house.programs(), &work, &mut |line| say(program, line));
+        let Err(BootError::NotUp { stage: came_to, console, .. }) = failed else {
+            panic!("{program}: {failed:?}")
+        };
+        assert_eq!(came_to, stage, "{console:#?}");
+        assert!(console.iter().any(|line| line.contains(said)), "{program}: {console:#?}");
+    }
+}
+
+/// Changes one byte in the middle of GRUB, wherever the EFI system partition has it.
+fn change_loader(disk: &Path) {
+    let loader = root_of(disk).read("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed").unwrap();
+    let middle = loader.len() / 2 / SECTOR * SECTOR;
+    let sector = &loader[middle..middle + SECTOR];
+    let esp = partition(disk, ESP);
+    let mut bytes = vec![0; esp.len as usize];
+    let file = OpenOptions::new().read(true).write(true).open(disk).unwrap();
+    file.read_exact_at(&mut bytes, esp.offset).unwrap();
+    let copies: Vec<usize> =
+        bytes.chunks(SECTOR).enumerate().filter(|(_, chunk)| *chunk == sector).map(|(at, _)| at).collect();
+    assert!(!copies.is_empty());
+    for at in copies {
+        file.write_all_at(&[sector[0] ^ 1], esp.offset + (at * SECTOR) as u64).unwrap();
+    }
+}
+
+/// Changes one byte in the middle of a kernel.
+fn change_kernel(disk: &Path, kernel: &str) {
+    let path = format!("/boot/vmlinuz-{kernel}");
+    let middle = root_of(disk).metadata(path.as_str()).unwrap().len() / 2 / BLOCK;
+    let root = partition(disk, ROOT).offset;
+    let said = succeeds("debugfs", &["-R", &format!("bmap {path} {middle}"), &within(disk, root)]);
+    let block: u64 = said.lines().find_map(|line| line.trim().parse().ok()).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(disk).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, root + block * BLOCK).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], root + block * BLOCK).unwrap();
+}
+
+/// The example with a data volume and instance store, on one machine after the other, each with all checks.
+pub(crate) fn with_volumes(house: &House, tally: &Tally) {
+    const CASES: [&str; 2] = [
+        "volumes_are_baked_and_checked_by_uefi",
+        "volumes_are_found_by_bios_and_on_nitro_and_instance_store_is_blank",
+    ];
+    if !CASES.iter().any(|name| tally.wants(name)) {
+        return;
+    }
+    let recipe = house.recipes("volumes").join("data-volume.yaml");
+    let image = tally.need(CASES[0], || {
+        let image = house.bake(&recipe, &["--firmware", "uefi"]);
+        let manifest = Manifest::read(&image.out).unwrap();
+        let volumes =
+            manifest.volumes.iter().map(|volume| (&*volume.device, volume.raw.as_deref(), volume.size));
+        let expected = [
+            ("/dev/xvda", Some("xvda.raw"), 4 * GIB),
+            ("/dev/xvdf", Some("xvdf.raw"), GIB),
+            ("/dev/sdb", None, GIB),
+        ];
+        assert_eq!(volumes.collect::<Vec<_>>(), expected);
+        let told: Value = serde_json::from_str(&image.json).unwrap();
+        let checks = told["checks"].as_array().unwrap();
+        assert!(checks.iter().any(|check| check["name"] == "mount /dev/xvdf at /srv/data"), "{checks:#?}");
+        assert!(checks.iter().all(|check| check["ok"] == true && check["firmware"] == "uefi"), "{checks:#?}");
+        e2fsck(image.out.join("xvdf.raw").to_str().unwrap());
+        image
+    });
+    let Some(image) = image else { return };
+    tally.test(CASES[1], || {
+        let manifest = Manifest::read(&image.out).unwrap();
+        let disks: Vec<Disk> = manifest
+            .volumes
+            .iter()
+            .map(|volume| Disk {
+                device: volume.device.clone(),
+                base: volume.raw.as_ref().map(|raw| image.out.join(raw)),
+                size: volume.raw.is_none().then_some(volume.size),
+                ephemeral: volume.ephemeral,
+            })
+            .collect();
+        let checks: Vec<Check> = manifest.checks.iter().map(Check::from).collect();
+        // Both in one work folder: what the first wrote is there when the second starts.
+        for (profile, root) in [("x86_64-bios", "/dev/vd"), ("x86_64-nitro", "/dev/nvme")] {
+            let mut guest = Guest::boot_in(house, "machine with volumes", profile, disks.clone());
+            let results = guest.check(&checks);
+            assert!(results.iter().all(|result| result.ok), "{profile}: {results:#?}");
+            assert!(guest.run("findmnt --noheadings --output SOURCE /").starts_with(root));
+            let is = |guest: &mut Guest, name: &str, other: &str| {
+                assert_eq!(
+                    guest.run(&format!("readlink -e /dev/{name}")),
+                    guest.run(&format!("readlink -e {other}"))
+                );
+            };
+            for (name, other) in [
+                ("sda", "/dev/xvda"),
+                ("sda1", "/dev/xvda1"),
+                ("sda15", "/dev/disk/by-partlabel/esp"),
+                ("sdf", "/dev/xvdf"),
+                ("xvdf", "/dev/disk/by-label/data"),
+                ("xvdb", "/dev/sdb"),
+            ] {
+                is(&mut guest, name, other);
+            }
+            // A mount by name would have waited for these.
+            guest.run("systemctl is-active dev-xvdf.device dev-sdf.device");
+            assert_eq!(guest.run("ls /srv/data; ls /mnt"), "index.html\nlost+found\nnotes\nstyle.css");
+            guest.root("cmp --bytes=67108864 /dev/sdb /dev/zero; ! blkid --probe /dev/sdb");
+            guest.root("mkfs.ext4 -q /dev/sdb; mount /dev/sdb /mnt; echo kept > /srv/data/kept");
+            guest.end();
+        }
     });
 }
 

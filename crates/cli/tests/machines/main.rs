@@ -30,7 +30,10 @@ fn main() -> ExitCode {
             tally.test("a_machine_that_cannot_boot_tells_where_it_stopped", || program::no_boot(&house));
             tally.test("a_volume_too_small_is_told_with_the_size", || program::too_small(&house));
         });
-        scope.spawn(|| lives::by_secure_boot(&house, &tally));
+        scope.spawn(|| {
+            lives::by_secure_boot(&house, &tally);
+            lives::with_volumes(&house, &tally);
+        });
         lives::by_bios(&house, &tally);
     });
     tally.end()

@@ -11,7 +11,7 @@ use std::time::Instant;
 use block::Hasher;
 use serde_json::Value;
 
-use crate::house::{ESP, House, ROOT, partition, succeeds, text, within};
+use crate::house::{ESP, House, Image, ROOT, partition, succeeds, text, within};
 
 pub(crate) fn bake(house: &House) {
     let image = house.hello(&[]);
@@ -23,7 +23,7 @@ pub(crate) fn bake(house: &House) {
     assert_eq!(volume["size"], size);
     assert_eq!(size, 4 << 30);
     let checks = told["checks"].as_array().unwrap();
-    for firmware in ["bios", "uefi"] {
+    for firmware in ["bios", "uefi", "nitro"] {
         let names = checks.iter().filter(|check| check["firmware"] == firmware).map(|check| {
             assert_eq!(check["ok"], true, "{check:#}");
             if check["name"] == "boot" {
@@ -45,7 +45,8 @@ pub(crate) fn bake(house: &House) {
         ];
         assert_eq!(names.collect::<Vec<_>>(), expected, "{firmware}");
     }
-    for file in ["image.json", "checks.json", "console-bios.log", "console-uefi.log"] {
+    let logs = ["console-bios.log", "console-uefi.log", "console-nitro.log"];
+    for file in ["image.json", "checks.json"].into_iter().chain(logs) {
         assert!(image.out.join(file).is_file(), "{file}");
     }
     // In a pipe there are plain lines with times, without anything that moves a cursor.
@@ -125,9 +126,13 @@ fn digest(path: &Path) -> String {
     }
 }
 
-/// A copy of an image's disk that takes no room where the disk has holes.
+/// A copy of the example's disk that takes no room where the disk has holes.
 fn copy_disk(house: &House, name: &str) -> PathBuf {
-    let image = house.hello(&["--no-check"]);
+    copy_image(house, house.hello(&["--no-check"]), name)
+}
+
+/// A folder with a copy of an image's root disk and manifest.
+pub(crate) fn copy_image(house: &House, image: &Image, name: &str) -> PathBuf {
     let copy = house.folder(name);
     fs::copy(image.out.join("image.json"), copy.join("image.json")).unwrap();
     let disk = formats::RawFile::open(&image.disk()).unwrap();

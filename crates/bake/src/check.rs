@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use machine::{Accel, Disk, FirmwareDirs, MachineSpec, Profile, Programs};
+use recipe::Arch;
 use serde::Serialize;
 use tools::{Set, Tools};
 
@@ -65,23 +66,28 @@ pub struct Checked {
     pub detail: String,
 }
 
-/// The programs that machines need, from the tools tree in the cache; fetched when they are not there yet.
-pub fn programs(place: &Place<'_>, stages: &Stages<'_>) -> Result<Programs, Error> {
+/// The programs that machines of an architecture need, from the tools tree in the cache; fetched when they are not
+/// there yet.
+pub fn programs(arch: Arch, place: &Place<'_>, stages: &Stages<'_>) -> Result<Programs, Error> {
+    let set = match arch {
+        Arch::X86_64 => Set::Boot,
+        Arch::Aarch64 => Set::BootAarch64,
+    };
     let tools = stages.run("tools", |outcome| {
         let Place { cache, now, mirror } = *place;
         let provider = ToolPackages { cache, now, mirror, report: stages.report() };
-        let (tools, fetched) = Tools::prepare(Set::Boot, cache, &provider)?;
+        let (tools, fetched) = Tools::prepare(set, cache, &provider)?;
         outcome.cached = !fetched;
         Ok::<_, Error>(tools)
     })?;
-    Ok(machine_programs(&tools))
+    Ok(machine_programs(arch, &tools))
 }
 
 /// The machine room's view of a tools tree.
-pub fn machine_programs(tools: &Tools) -> Programs {
-    let qemu = match std::env::consts::ARCH {
-        "aarch64" => "qemu-system-aarch64",
-        _ => "qemu-system-x86_64",
+pub fn machine_programs(arch: Arch, tools: &Tools) -> Programs {
+    let qemu = match arch {
+        Arch::Aarch64 => "qemu-system-aarch64",
+        Arch::X86_64 => "qemu-system-x86_64",
     };
     let root = tools.folder().join("root");
     let firmware = FirmwareDirs {
@@ -110,7 +116,11 @@ pub fn check(
         );
         return Err(Error::NotBaked { path: folder.to_owned(), reason });
     }
-    let programs = programs(place, stages)?;
+    let arch = manifest.arch.parse().map_err(|error: recipe::UnknownArch| Error::NotBaked {
+        path: folder.join(crate::MANIFEST),
+        reason: error.to_string(),
+    })?;
+    let programs = programs(arch, place, stages)?;
     let work = WorkFolder::new(place.cache, "machines")?;
     let accel = machine::probe_kvm(&programs, &manifest.arch, work.path());
     stages.report().line(match accel {

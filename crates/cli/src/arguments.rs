@@ -181,8 +181,12 @@ impl std::str::FromStr for ArchChoice {
 /// Tools that are wanted together.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ToolSet {
-    /// What boots and checks an image
+    /// What boots and checks x86_64 images
     Boot,
+    /// What boots and checks aarch64 images
+    BootAarch64,
+    /// What runs programs of the other architecture while baking
+    Emulate,
     /// The independent checkers of the tests
     Check,
     /// Others who make images, for comparisons; fetched on demand only
@@ -193,6 +197,8 @@ impl From<ToolSet> for tools::Set {
     fn from(set: ToolSet) -> Self {
         match set {
             ToolSet::Boot => Self::Boot,
+            ToolSet::BootAarch64 => Self::BootAarch64,
+            ToolSet::Emulate => Self::Emulate,
             ToolSet::Check => Self::Check,
             ToolSet::Peer => Self::Peer,
         }

@@ -1,8 +1,10 @@
 /// Tools that are wanted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// What a bake boots and checks with: QEMU, firmware, ssh.
+    /// What x86_64 images are booted and checked with: QEMU, firmware, ssh.
     Boot,
+    /// The same for aarch64 images.
+    BootAarch64,
     /// The independent checkers that tests hold every image against.
     Check,
     /// Others who make images, for comparisons. Its root has all that a shell needs, and programs run in there, not
@@ -20,6 +22,7 @@ impl Set {
     pub fn name(self) -> &'static str {
         match self {
             Self::Boot => "boot",
+            Self::BootAarch64 => "boot-aarch64",
             Self::Check => "check",
             Self::Peer => "peer",
             Self::Emulate => "emulate",
@@ -30,6 +33,9 @@ impl Set {
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Boot => &["qemu-system-x86", "qemu-utils", "ovmf", "openssh-client", "socat"],
+            Self::BootAarch64 => {
+                &["qemu-system-arm", "qemu-utils", "qemu-efi-aarch64", "openssh-client", "socat"]
+            }
             Self::Check => {
                 &["e2fsprogs", "dosfstools", "gdisk", "mtools", "qemu-utils", "gpgv", "python3-botocore"]
             }
@@ -68,7 +74,7 @@ impl Set {
     /// The only files that are unpacked; empty: all of them.
     pub(crate) fn only(self) -> &'static [&'static str] {
         match self {
-            Self::Boot | Self::Check | Self::Peer => &[],
+            Self::Boot | Self::BootAarch64 | Self::Check | Self::Peer => &[],
             // Of half a gigabyte, for every machine that there ever was.
             Self::Emulate => &["usr/bin/qemu-aarch64", "usr/bin/qemu-x86_64"],
         }
@@ -78,6 +84,7 @@ impl Set {
     pub(crate) fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Boot => &["qemu-system-x86_64", "qemu-img", "ssh", "ssh-keygen", "socat"],
+            Self::BootAarch64 => &["qemu-system-aarch64", "qemu-img", "ssh", "ssh-keygen", "socat"],
             Self::Check => &[
                 "e2fsck",
                 "debugfs",
@@ -100,7 +107,7 @@ impl Set {
     /// sandbox makes and takes away would pull the mount from under another one in the same tree.
     pub(crate) fn folders(self) -> &'static [&'static str] {
         match self {
-            Self::Boot | Self::Check | Self::Emulate => &[],
+            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate => &[],
             Self::Peer => &["dev", "mnt", "proc", "run", "srv", "sys", "tmp"],
         }
     }
@@ -108,7 +115,7 @@ impl Set {
     /// Files that the tree has besides those of its packages: path and text.
     pub(crate) fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Boot | Self::Check | Self::Emulate => &[],
+            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate => &[],
             // base-passwd makes these when it is configured, which nobody does here.
             Self::Peer => &[
                 ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n_apt:x:42:65534::/nonexistent:/bin/false\n"),

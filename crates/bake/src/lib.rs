@@ -259,7 +259,7 @@ fn write_volume(
     let total = map.data_bytes();
     let progress = |bytes| {
         let done = done.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
-        stages.report().progress(done, Some(total), Unit::Bytes, &stem);
+        stages.report().progress(done, Some(total), Unit::Bytes, stem);
     };
     let (raw_path, vmdk_path) = (outputs.make(&raw), outputs.make(&vmdk));
     let (stats, _) = formats::write_raw_and_vmdk(map, &raw_path, &vmdk_path, &options, &progress)?;

@@ -248,16 +248,14 @@ mod tests {
             RawFile::open(&path).unwrap()
         };
         let whole = file("a", 64 << 20, &[(5, 1), (50 << 20, 2)]);
-        let cases: [(u64, &[(u64, u8)], Option<u64>); 5] = [
-            (64 << 20, &[(5, 1), (50 << 20, 2)], None),
-            (64 << 20, &[(5, 1), (50 << 20, 3)], Some(50 << 20)),
-            (64 << 20, &[(5, 1), (50 << 20, 2), (9 << 20, 7)], Some(9 << 20)),
-            (63 << 20, &[(5, 1), (50 << 20, 2)], Some(63 << 20)),
-            (3, &[], Some(3)),
-        ];
-        for (size, bytes, expected) in cases {
+        let check = |size, bytes: &[(u64, u8)], expected| {
             assert_eq!(first_difference(&whole, &file("b", size, bytes)).unwrap(), expected);
             assert_eq!(first_difference(&file("b", size, bytes), &whole).unwrap(), expected);
-        }
+        };
+        check(64 << 20, &[(5, 1), (50 << 20, 2)], None);
+        check(64 << 20, &[(5, 1), (50 << 20, 3)], Some(50 << 20));
+        check(64 << 20, &[(5, 1), (50 << 20, 2), (9 << 20, 7)], Some(9 << 20));
+        check(63 << 20, &[(5, 1), (50 << 20, 2)], Some(63 << 20));
+        check(3, &[], Some(3));
     }
 }

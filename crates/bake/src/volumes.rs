@@ -106,7 +106,8 @@ pub(crate) fn data_volume(
     time: i64,
 ) -> Result<BlockMap, Error> {
     let ids = VolumeIds::of(recipe, volume);
-    let mount = volume.mount.as_deref().unwrap_or_default();
+    // The superblock has room for 63 bytes; it only reminds people.
+    let mount = volume.mount.as_deref().filter(|mount| mount.len() < 64).unwrap_or_default();
     file_system(volume, tree, volume.size, ids.file_system, mount, time)
 }
 

@@ -169,7 +169,8 @@ fn report(ours: &[Run], foreign: &[Run], theirs: &[Run]) {
         line(&format!("**{who}: total**"), runs.iter().map(total).collect());
     }
     let pairs: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| total(theirs) / total(ours)).collect();
-    let beside: Vec<f64> = ours.iter().zip(foreign).map(|(ours, foreign)| total(foreign) / total(ours)).collect();
+    let beside: Vec<f64> =
+        ours.iter().zip(foreign).map(|(ours, foreign)| total(foreign) / total(ours)).collect();
     let totals = |runs: &[Run]| median(runs.iter().map(total).collect());
     let shown: Vec<_> = pairs.iter().map(|ratio| format!("{ratio:.2}")).collect();
     println!(
@@ -178,7 +179,11 @@ fn report(ours: &[Run], foreign: &[Run], theirs: &[Run]) {
         shown.join(", ")
     );
     let shown: Vec<_> = beside.iter().map(|ratio| format!("{ratio:.2}")).collect();
-    println!("{FOREIGN} / {NATIVE}: {:.2} by medians; by turns {}", totals(foreign) / totals(ours), shown.join(", "));
+    println!(
+        "{FOREIGN} / {NATIVE}: {:.2} by medians; by turns {}",
+        totals(foreign) / totals(ours),
+        shown.join(", ")
+    );
 }
 
 fn line(name: &str, mut seconds: Vec<f64>) {

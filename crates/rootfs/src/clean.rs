@@ -81,7 +81,7 @@ pub(crate) fn clean(
 ) -> Result<(), Error> {
     root.forget();
     let keep = Keep { ledger, recipe };
-    for path in GONE.iter().filter(|path| !keep.from_recipe(path.as_bytes())) {
+    for path in GONE.iter().filter(|path| !keep.is_of_recipe(path.as_bytes())) {
         root.remove_all(path.as_bytes())?;
     }
     for folder in EMPTIED {
@@ -90,7 +90,7 @@ pub(crate) fn clean(
     for name in root.list(b"etc/ssh")? {
         let path = [b"etc/ssh/".as_slice(), &name].concat();
         // A key that the recipe lays down is for the lint to judge: taking it away in silence helps nobody.
-        if keep.from_recipe(&path) && root.lstat(&path)?.is_some_and(|stat| stat.st_size > 0) {
+        if keep.is_of_recipe(&path) && root.lstat(&path)?.is_some_and(|stat| stat.st_size > 0) {
             continue;
         }
         if name.starts_with(b"ssh_host_") && (name.ends_with(b"_key") || name.ends_with(b"_key.pub")) {
@@ -99,7 +99,7 @@ pub(crate) fn clean(
     }
     identities(root, &keep)?;
     let plain = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: time };
-    if !keep.from_recipe(b"etc/machine-id") {
+    if !keep.is_of_recipe(b"etc/machine-id") {
         root.write(b"etc/machine-id", b"", plain)?;
     }
     logs(root, b"var/log", &keep, time)
@@ -115,11 +115,11 @@ struct Keep<'a> {
 
 impl Keep<'_> {
     fn has(&self, path: &[u8]) -> bool {
-        self.ledger.laid.contains_key(path) || self.from_recipe(path)
+        self.ledger.laid.contains_key(path) || self.is_of_recipe(path)
     }
 
     /// Whether the recipe laid it down, or something below it.
-    fn from_recipe(&self, path: &[u8]) -> bool {
+    fn is_of_recipe(&self, path: &[u8]) -> bool {
         let below = self.recipe.range(path.to_vec()..).next();
         below.is_some_and(|(found, _)| {
             found == path || found.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"))

@@ -82,7 +82,7 @@ pub(crate) const RECIPE: Keys = keys(
         field(
             "extends",
             ANY,
-            "The recipe to build on: a path relative to this file, or builtin:debian-13. Mappings merge, lists append (but not architectures), all else is replaced.",
+            "The recipe to build on: a path relative to this file, or builtin:debian-13, or builtin:debian-12. Mappings merge, lists append (but not architectures), all else is replaced.",
         ),
         field(
             "architectures",

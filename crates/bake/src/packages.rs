@@ -527,4 +527,36 @@ mod tests {
         assert!(told(Arch::X86_64, &[]).contains("`architectures: [aarch64]`"));
         assert!(told(Arch::X86_64, &["near"]).contains("help: did you mean near?"));
     }
+
+    #[test]
+    fn pins_of_another_suite_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.yaml");
+        let recipe = |distribution: &str| {
+            std::fs::write(&path, format!("name: web\ndistribution: {{{distribution}}}\n")).unwrap();
+            let source = recipe::load(&path, &recipe::LoadOptions::default()).unwrap();
+            source.for_arch(Arch::X86_64).unwrap()
+        };
+        let locked = |role, suite: &str| LockedSource {
+            role,
+            suite: suite.into(),
+            components: vec!["main".into()],
+            date: 0,
+            sha256: block::Digest::of(b""),
+        };
+        let lock = Lock {
+            writers: BTreeMap::new(),
+            time: 0,
+            sources: vec![
+                locked(SourceRole::Main, "bookworm"),
+                locked(SourceRole::Security, "bookworm-security"),
+            ],
+            archs: BTreeMap::new(),
+        };
+        assert!(same_repositories(&lock, &recipe("suite: bookworm")));
+        assert!(same_repositories(&lock, &recipe("suite: bookworm, components: [main, contrib]")));
+        assert!(!same_repositories(&lock, &recipe("suite: trixie")));
+        assert!(!same_repositories(&lock, &recipe("suite: bookworm, security: false")));
+        assert!(!same_repositories(&lock, &recipe("suite: bookworm, components: [contrib]")));
+    }
 }

@@ -1,4 +1,4 @@
-//! The same lock gives the same bytes, whoever bakes, wherever, on whatever host.
+//! The same lock gives the same bytes, whoever bakes, wherever, on whatever host; and what a recipe lays down is in them.
 //!
 //! The first bake is that of whoever runs the tests. The second, by `bakehouse verify --rebuild`, differs in all that a
 //! host can differ in: user 1000 with subordinate ids, another folder on a file system in memory, umask, time zone,
@@ -42,8 +42,10 @@ fn main() -> ExitCode {
         none || parts.any(|part| name.contains(part))
     };
     let thorough = std::env::var_os("BAKEHOUSE_THOROUGH").is_some();
-    let mut cases: Vec<(String, Box<dyn Fn()>)> =
-        vec![("data_volume_x86_64".into(), Box::new(|| same_bytes("data-volume", "x86_64")))];
+    let mut cases: Vec<(String, Box<dyn Fn()>)> = vec![
+        ("a_recipe_has_the_last_word".into(), Box::new(a_recipe_has_the_last_word)),
+        ("data_volume_x86_64".into(), Box::new(|| same_bytes("data-volume", "x86_64"))),
+    ];
     if thorough {
         for (recipe, arch) in [("hello-web", "x86_64"), ("hello-web", "aarch64"), ("data-volume", "aarch64")]
         {
@@ -60,6 +62,58 @@ fn main() -> ExitCode {
     }
     println!("{passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A recipe that lays files where the program, packages and cleaning have theirs, and whose step reads its standard
+/// input before its end.
+fn a_recipe_has_the_last_word() {
+    let Some(path) = std::env::var_os("BAKEHOUSE_TOOLS_PATH") else {
+        println!("NOT LOOKED AT: the disk needs debugfs; `cargo xtask test` brings it");
+        return;
+    };
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let recipe = folder.path().join("words.yaml");
+    let padding = "# A line that makes the step longer than what a shell reads at once.\n      ".repeat(400);
+    let text = format!(
+        "name: words\narchitectures: [x86_64]\npackages: [libcap2-bin, ssl-cert]\nfiles:\n\
+         \x20 - {{path: /etc/hostname, content: \"mine\\n\"}}\n\
+         \x20 - {{path: /etc/default/grub.d/50_bakehouse.cfg, content: \"GRUB_TIMEOUT=3\\n\"}}\n\
+         \x20 - {{path: /var/log/app/README, content: \"logs of app\\n\"}}\n\
+         \x20 - {{path: /var/tmp/seed, content: \"seed\\n\"}}\n\
+         run:\n  - name: all of it\n    script: |\n\
+         \x20     cp /bin/true /root/capable; setcap cap_net_raw+ep /root/capable\n\
+         \x20     cat > /root/eaten\n\
+         \x20     {padding}\n\
+         \x20     echo reached > /root/end\n\
+         volumes: [{{device: /dev/xvda, root: true, size: 2GiB}}]\n"
+    );
+    fs::write(&recipe, text).unwrap();
+    let out = folder.path().join("out");
+    let mut bake = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
+    bake.args(["bake", "--no-check", "--arch", "x86_64", "--out"]).arg(&out).arg(&recipe);
+    run("the bake", &mut bake);
+
+    // The root partition lies behind 1 MiB, the BIOS boot partition and the EFI system partition.
+    let disk = format!("{}?offset={}", out.join("xvda.raw").display(), 66 << 20);
+    let debugfs = |request: &str| {
+        let mut command = Command::new("debugfs");
+        let output = run(request, command.env("PATH", &path).args(["-R", request, &disk]));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(debugfs("cat /etc/hostname"), "mine\n");
+    assert_eq!(debugfs("cat /etc/default/grub.d/50_bakehouse.cfg"), "GRUB_TIMEOUT=3\n");
+    assert_eq!(debugfs("cat /var/log/app/README"), "logs of app\n");
+    assert_eq!(debugfs("cat /var/tmp/seed"), "seed\n");
+    assert_eq!(debugfs("cat /root/eaten"), "");
+    assert_eq!(debugfs("cat /root/end"), "reached\n");
+    let attributes = debugfs("ea_list /root/capable");
+    // Version 2, CAP_NET_RAW permitted and effective, for every user namespace.
+    assert!(attributes.contains("security.capability (20) = 01 00 00 02 00 20 00 00"), "{attributes}");
+    assert_eq!(
+        debugfs("cat /etc/ssl/private/ssl-cert-snakeoil.key"),
+        "",
+        "every machine would have this key"
+    );
 }
 
 fn same_bytes(recipe: &str, arch: &str) {

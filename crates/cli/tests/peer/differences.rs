@@ -37,6 +37,7 @@ const OURS: &[(&str, &str)] = &[
     ("etc/systemd/system/sockets.target.wants", NETWORKD),
     ("etc/systemd/system/sockets.target.wants/systemd-networkd.socket", NETWORKD),
     ("etc/systemd/system/sysinit.target.wants/systemd-network-generator.service", NETWORKD),
+    ("etc/systemd/system/systemd-firstboot.service", "nothing asks at a first boot"),
     ("etc/update-motd.d/40-cow", "the recipe's greeting"),
     ("home/ec2-user", "the recipe's user"),
 ];
@@ -102,6 +103,7 @@ const PYTHON: &str =
 /// Files that the image has instead of what a package made: the path, what ours must hold, what theirs must hold.
 const REPLACED: &[(&str, &str, &str, &str)] = &[
     ("etc/fstab", "UUID=", "UNCONFIGURED FSTAB", "the image's"),
+    ("etc/locale.conf", "LANG=C.UTF-8", "# ", "the machine's language, where theirs sets none"),
     ("var/www/html/index.html", "<h1>Hello</h1>", "Apache2 Debian Default Page", "the recipe's"),
 ];
 

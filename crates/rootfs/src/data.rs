@@ -35,6 +35,7 @@ mod tests {
     use tree::{Node, TreePath};
 
     #[test]
+    #[allow(clippy::print_stderr, reason = "a test that is left out says so")]
     fn a_folder_becomes_a_tree_that_knows_nothing_of_its_host() {
         use std::os::unix::fs::PermissionsExt;
         if !rustix::process::geteuid().is_root() {

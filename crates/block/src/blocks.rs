@@ -111,7 +111,7 @@ pub fn hash_blocks<E: From<ReadError> + Send>(
 }
 
 /// Runs of data, cut where blocks end; runs that touch within a block are joined.
-fn cut_at_blocks(data: impl Iterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
+pub fn cut_at_blocks(data: impl Iterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     for (offset, len) in data {
         let (mut start, end) = (offset, offset + len);

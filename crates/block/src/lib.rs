@@ -15,7 +15,7 @@ mod digest;
 mod ids;
 mod map;
 
-pub use blocks::{Block, ReadError, block_id, block_ids, hash_blocks, snapshot_digest};
+pub use blocks::{Block, ReadError, block_id, block_ids, cut_at_blocks, hash_blocks, snapshot_digest};
 pub use content::{Content, ReadAt};
 pub use digest::{Digest, Hasher};
 pub use ids::{derived_uuid, format_uuid};

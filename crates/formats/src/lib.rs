@@ -12,6 +12,7 @@ mod target;
 pub mod vmdk;
 
 pub use raw::{RawFile, RawStats, write_raw};
+pub use target::{Target, write_error};
 pub use vmdk::{VmdkFile, VmdkOptions, VmdkStats, write_raw_and_vmdk, write_vmdk};
 
 use std::io;

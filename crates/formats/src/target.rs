@@ -9,14 +9,14 @@ use crate::Error;
 
 /// A file that takes its name only when it is complete. Until then it lies beside its place under a name of its own,
 /// so that two writers of one path never meet, and goes away when the writer gives up.
-pub(crate) struct Target {
+pub struct Target {
     path: PathBuf,
     file: NamedTempFile,
 }
 
 impl Target {
     /// Begins the file at `path`.
-    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+    pub fn create(path: &Path) -> Result<Self, Error> {
         let name = path.file_name().filter(|_| !path.is_dir());
         let name = name.ok_or_else(|| Error::IsFolder { path: path.to_owned() })?;
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
@@ -37,17 +37,17 @@ impl Target {
     }
 
     /// The file while it is being written.
-    pub(crate) fn file(&self) -> &File {
+    pub fn file(&self) -> &File {
         self.file.as_file()
     }
 
     /// Where the complete file will be.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Gives the complete file its name, in place of a file that has it.
-    pub(crate) fn finish(self) -> Result<(), Error> {
+    pub fn finish(self) -> Result<(), Error> {
         let Self { path, file } = self;
         match file.persist(&path) {
             Ok(_) => Ok(()),
@@ -71,7 +71,7 @@ fn create_error(source: io::Error, path: &Path, folder: &Path) -> Error {
 }
 
 /// What a failed write of an image of `size` bytes with `needed` bytes of data means.
-pub(crate) fn write_error(source: io::Error, path: &Path, size: u64, needed: u64) -> Error {
+pub fn write_error(source: io::Error, path: &Path, size: u64, needed: u64) -> Error {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace { path, needed },

@@ -60,7 +60,7 @@ pub trait Backend: Send + Sync {
     fn place(&self) -> String;
 
     /// Makes the place ready for objects of these folders, durably; called before a store's first object. Does no harm
-    /// to a place that is ready.
+    /// to a place that is ready. Kind `DirectoryNotEmpty`, with a name, when the place holds something else.
     fn prepare(&self, folders: &[&str]) -> BackendResult<()>;
 
     /// Makes whole objects durable, all of them when it returns without error, some or none of them otherwise. An object

@@ -162,7 +162,7 @@ struct HostFile {
 }
 
 impl HostFile {
-    fn new(file: File) -> Box<dyn FileHandle> {
+    fn boxed(file: File) -> Box<dyn FileHandle> {
         Box::new(Self { file, appended: Default::default() })
     }
 }
@@ -217,11 +217,11 @@ impl Held for HostLock {}
 
 impl FileSystem for HostFileSystem {
     fn create(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
-        File::options().read(true).write(true).create_new(true).open(path).map(HostFile::new)
+        File::options().read(true).write(true).create_new(true).open(path).map(HostFile::boxed)
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
-        File::open(path).map(HostFile::new)
+        File::open(path).map(HostFile::boxed)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -4,9 +4,28 @@
 //! it may not know:* file systems, packages, recipes, image formats.
 
 mod backend;
+mod codec;
+mod commit;
+mod error;
+pub mod format;
 pub mod fs;
+mod get;
+mod origin;
+mod put;
+mod read;
+mod store;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 pub use backend::{
     Backend, BackendError, BackendResult, Listed, LocalBackend, Locked, MemoryBackend, Object, Tag, Upload,
 };
+#[doc(hidden)]
+pub use codec::FrameFault;
+pub use error::Error;
+pub use format::{Record, Snapshot, SnapshotId};
+pub use get::{Existing, GetOptions, GetReport, Way};
+pub use put::{Progress, PutOptions, PutReport, Source};
+pub use read::SnapshotDisk;
+pub use store::{Options, Store};

@@ -64,6 +64,24 @@ impl Root {
         }
     }
 
+    /// Refuses a folder that has anything in it but what an interrupted `prepare` leaves.
+    fn refuse_foreign(&self, folders: &[&str]) -> BackendResult<()> {
+        let entries = match self.fs.list(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed(&self.path, "listing the folder"))?,
+        };
+        let ours = |name: &str| {
+            folders.contains(&name) || [TEMPORARY, STORE_LOCK, SWAP_LOCK, "root"].contains(&name)
+        };
+        match entries.into_iter().map(|entry| entry.name).filter(|name| !ours(name)).min() {
+            None => Ok(()),
+            Some(name) => {
+                let error = io::Error::new(io::ErrorKind::DirectoryNotEmpty, name);
+                Err(failed(&self.path, "making a store in the folder")(error))
+            }
+        }
+    }
+
     /// Makes a folder whose name is durable, also when it was there before.
     fn make_folder(&self, folder: &Path) -> BackendResult<()> {
         match self.fs.create_folder(folder) {
@@ -171,6 +189,7 @@ impl Backend for LocalBackend {
     }
 
     fn prepare(&self, folders: &[&str]) -> BackendResult<()> {
+        self.root.refuse_foreign(folders)?;
         self.root.make_folder(&self.root.path)?;
         folders
             .iter()

@@ -1,0 +1,267 @@
+//! The one way in which a snapshot becomes part of the store.
+
+use block::Digest;
+
+use crate::Error;
+use crate::backend::Upload;
+use crate::format::{
+    BlockPlace, Catalog, Claims, Folder, FormatError, LayerRef, Name, Record, Root, Snapshot, Table,
+    TableKind, TableWriter, merge_tables, origin_entry,
+};
+use crate::store::{Layer, ROOT, State, Store};
+
+/// Most entries of a table that a commit makes of older ones: a commit stays cheap, a collection merges the rest.
+const MAX_MERGED: u64 = 1 << 19;
+/// Tables smaller than this are always merged.
+const SMALL: u64 = 1024;
+/// Snapshots that the root itself names.
+const RECENT: usize = 16;
+/// Most records in a page of the catalogue that a commit makes of older ones.
+const MAX_PAGE: u64 = 4096;
+/// How often a swap whose outcome is unclear is tried again.
+const RETRIES: usize = 3;
+
+/// What a put brings.
+pub(crate) struct Change {
+    /// The generation in which it looked at the store.
+    pub(crate) generation: u32,
+    /// New blocks.
+    pub(crate) entries: Vec<(Digest, BlockPlace)>,
+    /// The pack that is not sealed yet, and its key.
+    pub(crate) pack: Option<(Box<dyn Upload>, String)>,
+    pub(crate) origins: Vec<(Digest, Digest)>,
+    pub(crate) claims: Claims,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// Objects to make durable before the root names them.
+#[derive(Default)]
+pub(crate) struct Objects(Vec<(String, Vec<u8>)>);
+
+impl Objects {
+    /// Adds an object that is named by all its bytes.
+    pub(crate) fn add(&mut self, folder: Folder, generation: u32, bytes: Vec<u8>) -> Name {
+        let name = Name { generation, digest: Digest::of(&bytes) };
+        self.0.push((name.key(folder), bytes));
+        name
+    }
+
+    pub(crate) fn write(&self, store: &Store) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let objects: Vec<(&str, &[u8])> = self.0.iter().map(|(key, bytes)| (&**key, &**bytes)).collect();
+        Ok(store.backend.write(&objects)?)
+    }
+}
+
+/// What became of a swap.
+pub(crate) enum Swapped {
+    /// The root is in place, durably.
+    Done,
+    /// Somebody else was faster.
+    Conflict,
+    /// It may be in place or not.
+    Unclear(Error),
+}
+
+impl Store {
+    /// Swaps the root of `state` for another.
+    pub(crate) fn swap(&self, state: &State, root: &Root) -> Swapped {
+        match self.backend.swap(ROOT, Some(&state.tag), &root.write()) {
+            Ok(true) => Swapped::Done,
+            Ok(false) => Swapped::Conflict,
+            Err(error) => Swapped::Unclear(error.into()),
+        }
+    }
+
+    /// Makes everything durable, then the root that names it. Says whether the snapshot was there already.
+    ///
+    /// The order: packs, tables and the snapshot with their names, in any order among each other; then the root. A swap that
+    /// fails with an error may have come about: its effect is looked for, and made sure by another swap.
+    pub(crate) fn commit(&self, change: Change) -> Result<bool, Error> {
+        let Change { generation, mut entries, pack, mut origins, claims, snapshot } = change;
+        entries.sort_by_key(|(id, _)| *id);
+        origins.sort();
+        origins.dedup_by_key(|(key, _)| *key);
+        let bytes = snapshot.write();
+        let object = Name { generation, digest: Digest::of(&bytes) };
+        let mut record = Record {
+            id: snapshot.id,
+            name: snapshot.name.clone(),
+            size: snapshot.size,
+            blocks: snapshot.blocks.len() as u64,
+            digest: snapshot.digest,
+            parent: snapshot.parent,
+            time: snapshot.time,
+            sequence: 0,
+            object,
+        };
+        let mut pack = pack;
+        let mut tries = 0;
+        // Whether a root with this very snapshot may be in place because of an unclear swap.
+        let mut unclear = false;
+        loop {
+            let state = self.refresh()?;
+            if state.root.generation.wrapping_sub(generation) >= 2 {
+                return Err(Error::Overtaken);
+            }
+            let records = self.records(&state)?;
+            let twin = records.iter().find(|other| other.id == record.id);
+            if let Some(twin) = twin.filter(|twin| twin.digest != record.digest) {
+                return Err(Error::IdTaken { id: twin.id, name: twin.name.clone() });
+            }
+            let mut objects = Objects::default();
+            let mut root = state.root.clone();
+            root.sequence += 1;
+            // A snapshot that can be seen need not be durable yet: its own writer may still wait for that, or have
+            // failed. Another swap makes it so.
+            let applied = unclear && twin.is_some_and(|twin| twin.object == object);
+            let existed = twin.is_some() && !applied;
+            if !applied && !entries.is_empty() {
+                let fill = |writer: &mut Sink<'_>| {
+                    entries.iter().try_for_each(|(id, place)| writer.push_block(*id, *place))
+                };
+                self.add_table(
+                    &mut root.index,
+                    state.index(),
+                    TableKind::Blocks,
+                    generation,
+                    fill,
+                    &mut objects,
+                )?;
+            }
+            if !applied && !origins.is_empty() {
+                let fill = |writer: &mut Sink<'_>| {
+                    origins.iter().try_for_each(|(key, id)| writer.push(&origin_entry(*key, *id)))
+                };
+                let layers = &mut root.origins;
+                self.add_table(layers, state.origins(), TableKind::Origins, generation, fill, &mut objects)?;
+            }
+            if !applied && !claims.contents.is_empty() {
+                let name = objects.add(Folder::Claims, generation, claims.write());
+                let count = claims.contents.len() as u64;
+                root.claims.retain(|layer| layer.name != name);
+                root.claims.push(LayerRef { name, count });
+            }
+            if twin.is_none() {
+                record.sequence = root.sequence;
+                objects.0.push((object.key(Folder::Snapshots), bytes.clone()));
+                root.recent.push(record.clone());
+                self.shorten_recent(&mut root, generation, &mut objects)?;
+            }
+            match pack.take() {
+                None => objects.write(self)?,
+                Some((upload, key)) if self.options.threads() == 1 => {
+                    upload.seal(&key)?;
+                    objects.write(self)?;
+                }
+                Some((upload, key)) => std::thread::scope(|scope| {
+                    let sealing = scope.spawn(move || upload.seal(&key));
+                    let written = objects.write(self);
+                    sealing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                    written
+                })?,
+            }
+            match self.swap(&state, &root) {
+                Swapped::Done => {
+                    self.refresh()?;
+                    return Ok(existed);
+                }
+                Swapped::Conflict => {}
+                Swapped::Unclear(error) => {
+                    tries += 1;
+                    if tries > RETRIES {
+                        return Err(error);
+                    }
+                    unclear = true;
+                }
+            }
+        }
+    }
+
+    /// Adds a table to a list, merged with the tables at the list's end that are not much larger than it. So a list of
+    /// n entries has about log n tables, and an entry is written about log n times.
+    fn add_table(
+        &self,
+        layers: &mut Vec<LayerRef>,
+        open: &[std::sync::Arc<Layer>],
+        kind: TableKind,
+        generation: u32,
+        fill: impl FnOnce(&mut Sink<'_>) -> Result<(), FormatError>,
+        objects: &mut Objects,
+    ) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        let mut append = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        };
+        let mut writer: Sink<'_> = TableWriter::new(kind, &mut append);
+        let (digest, mut count) = fill(&mut writer)
+            .and_then(|()| writer.finish())
+            .map_err(|source| Error::Format { place: self.place(), source })?;
+        if layers.iter().any(|layer| layer.name == (Name { generation, digest })) {
+            return Ok(());
+        }
+        let mut merged = 0;
+        while let Some(layer) = layers.iter().rev().nth(merged) {
+            let total = layer.count + count;
+            if layer.count > (2 * count).max(SMALL) || total > MAX_MERGED {
+                break;
+            }
+            count = total;
+            merged += 1;
+        }
+        let kept = layers.len() - merged;
+        if merged > 0 {
+            let new = Table::read(kind, std::mem::take(&mut bytes).into())
+                .map_err(|source| Error::Format { place: self.place(), source })?;
+            let mut tables = Vec::new();
+            for layer in &open[kept..] {
+                let table = layer.table(&*self.backend)?;
+                table.check(&layer.layer.name).map_err(|error| layer.failed(&*self.backend, error))?;
+                tables.push(table);
+            }
+            tables.push(&new);
+            let append = |piece: &[u8]| {
+                bytes.extend_from_slice(piece);
+                Ok::<_, FormatError>(())
+            };
+            (_, count) = merge_tables(kind, &tables, |_, _| Ok::<_, FormatError>(true), append)
+                .map_err(|source| Error::Format { place: self.place(), source })?;
+        }
+        let folder = match kind {
+            TableKind::Blocks => Folder::Index,
+            TableKind::Origins => Folder::Origins,
+        };
+        let name = objects.add(folder, generation, bytes);
+        layers.truncate(kept);
+        layers.push(LayerRef { name, count });
+        Ok(())
+    }
+
+    /// Moves snapshots that the root names into a page when they are many.
+    fn shorten_recent(&self, root: &mut Root, generation: u32, objects: &mut Objects) -> Result<(), Error> {
+        if root.recent.len() <= RECENT {
+            return Ok(());
+        }
+        let mut page = std::mem::take(&mut root.recent);
+        while let Some(last) = root.catalog.last() {
+            let count = page.len() as u64;
+            if last.count > 2 * count || last.count + count > MAX_PAGE {
+                break;
+            }
+            let mut older = self.load_catalog(last.name)?.0;
+            older.append(&mut page);
+            page = older;
+            root.catalog.pop();
+        }
+        let count = page.len() as u64;
+        let name = objects.add(Folder::Catalog, generation, Catalog(page).write());
+        root.catalog.push(LayerRef { name, count });
+        Ok(())
+    }
+}
+
+/// A table that is made in memory.
+type Sink<'a> = TableWriter<&'a mut dyn FnMut(&[u8]) -> Result<(), FormatError>>;

@@ -1,0 +1,575 @@
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use block::{BLOCK_SIZE, BlockMap, BlockSource, Digest, block_id, cut_at_blocks, snapshot_digest};
+use formats::RawFile;
+
+use crate::Error;
+use crate::backend::Upload;
+use crate::codec::{BLOCK_LEN, Encoder, is_zero};
+use crate::commit::Change;
+use crate::format::{BlockPlace, Codec, PackIndexBuilder, Snapshot, SnapshotId, pack_header};
+use crate::origin;
+use crate::store::{State, Store, guard};
+
+/// Longest name of a snapshot, in bytes.
+const MAX_NAME: usize = 255;
+/// How many blocks one thread may be ahead of the slowest.
+const AHEAD: usize = 16;
+/// How often a put begins again when collections overtake it.
+const ATTEMPTS: usize = 3;
+
+/// What can be put.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// A raw image: a file or a block device.
+    File(&'a Path),
+    /// Any disk. Every block that has data is read and hashed.
+    Disk(&'a dyn BlockSource),
+    /// A disk whose extents name their contents: blocks whose contents were seen at the same places before are
+    /// neither read nor hashed.
+    Map(&'a BlockMap),
+}
+
+/// Is told how far a piece of work is, from any thread.
+pub trait Progress: Sync {
+    /// The work is `bytes` long.
+    fn begin(&self, bytes: u64);
+    /// `bytes` more are done.
+    fn advance(&self, bytes: u64);
+}
+
+/// Tells nobody.
+impl Progress for () {
+    fn begin(&self, _: u64) {}
+    fn advance(&self, _: u64) {}
+}
+
+/// How something is put.
+#[derive(Clone, Copy)]
+pub struct PutOptions<'a> {
+    /// The snapshot's name: 1 to 255 bytes without control characters, no text that reads as an id.
+    pub name: &'a str,
+    /// The snapshot's id; by default [`SnapshotId::derived`].
+    pub id: Option<SnapshotId>,
+    /// The snapshot that this one follows: noted, nothing more.
+    pub parent: Option<SnapshotId>,
+    /// Seconds since 1970: noted, nothing more.
+    pub time: i64,
+    /// Is told how many bytes of data there are and how many are done.
+    pub progress: &'a dyn Progress,
+}
+
+/// What a put did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutReport {
+    /// The snapshot's id.
+    pub snapshot_id: SnapshotId,
+    /// Its name.
+    pub name: String,
+    /// [`block::snapshot_digest`] of the volume.
+    pub digest: Digest,
+    /// The volume's size in bytes.
+    pub size: u64,
+    /// Bytes that the source says are not in holes.
+    pub data_bytes: u64,
+    /// Blocks that are not all zero.
+    pub blocks: u64,
+    /// Blocks that the store did not have.
+    pub new_blocks: u64,
+    /// Their bytes.
+    pub new_bytes: u64,
+    /// What they take in the store.
+    pub stored_bytes: u64,
+    /// Bytes read from the source.
+    pub read_bytes: u64,
+    /// Bytes hashed: whole blocks.
+    pub hashed_bytes: u64,
+    /// Whether the very snapshot was there already.
+    pub existed: bool,
+}
+
+impl Store {
+    /// Makes a snapshot of a source. When it returns without error the snapshot is durable, on a disk as well as on an
+    /// object store; otherwise nothing but a collection's work is left. The same bytes under the same name are the same
+    /// snapshot, however often they are put; other bytes under a name are a new snapshot beside the old.
+    ///
+    /// Blocks that the store has are not compressed; of those it has damaged (see [`Store::verify`]) it takes the new bytes.
+    pub fn put(&self, source: Source<'_>, options: &PutOptions<'_>) -> Result<PutReport, Error> {
+        check_name(options.name)?;
+        let _held = self.lock_shared()?;
+        let mut attempt = 1;
+        loop {
+            let result = match source {
+                Source::Disk(disk) => self.put_once(disk, None, options),
+                Source::Map(map) => self.put_once(map, Some(map), options),
+                Source::File(path) => self.put_file(path, options),
+            };
+            match result {
+                Err(Error::Overtaken) if attempt < ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn put_file(&self, path: &Path, options: &PutOptions<'_>) -> Result<PutReport, Error> {
+        let look = || {
+            let looked = std::fs::metadata(path).map(|it| (it.len(), it.mtime(), it.mtime_nsec(), it.ino()));
+            looked.map_err(|source| formats::Error::Io {
+                path: path.to_owned(),
+                action: "looking at the image",
+                source,
+            })
+        };
+        if crate::get::marker(path).exists() {
+            return Err(Error::Incomplete { path: path.to_owned() });
+        }
+        let before = look()?;
+        let file = RawFile::open(path)?;
+        let changed = || Error::Changed { path: path.to_owned() };
+        self.prepare(&file, None, options)
+            .and_then(|prepared| {
+                // The last moment before the snapshot appears.
+                if look()? != before { Err(changed()) } else { prepared.commit(self, options) }
+            })
+            .map_err(|error| match error {
+                Error::Source { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => changed(),
+                error => error,
+            })
+    }
+
+    fn put_once(
+        &self,
+        disk: &dyn BlockSource,
+        map: Option<&BlockMap>,
+        options: &PutOptions<'_>,
+    ) -> Result<PutReport, Error> {
+        self.prepare(disk, map, options)?.commit(self, options)
+    }
+
+    /// Brings all new blocks into packs.
+    fn prepare(
+        &self,
+        disk: &dyn BlockSource,
+        map: Option<&BlockMap>,
+        options: &PutOptions<'_>,
+    ) -> Result<Prepared, Error> {
+        let state = self.refresh()?;
+        let runs = cut_at_blocks(disk.data());
+        let blocks: Vec<&[(u64, u64)]> = runs.chunk_by(|a, b| a.0 / BLOCK_SIZE == b.0 / BLOCK_SIZE).collect();
+        let data_bytes = runs.iter().map(|(_, len)| len).sum();
+        options.progress.begin(data_bytes);
+        let threads = self.options.threads().min(blocks.len()).max(1);
+        let work = Work {
+            store: self,
+            state: &state,
+            disk,
+            map,
+            blocks: &blocks,
+            next: AtomicUsize::new(0),
+            order: Mutex::new(Order::new(self, state.root.generation)),
+            moved: Condvar::new(),
+            stopped: AtomicBool::new(false),
+            progress: options.progress,
+            window: threads * AHEAD,
+        };
+        if self.options.threads() == 1 {
+            work.run(None);
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 1..threads {
+                    scope.spawn(|| work.run(Some(scope)));
+                }
+                work.run(Some(scope));
+            });
+        }
+        let order = work.order.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(error) = order.error {
+            return Err(error);
+        }
+        let mut prepared = Prepared {
+            generation: state.root.generation,
+            size: disk.len(),
+            data_bytes,
+            blocks: order.blocks,
+            entries: Vec::new(),
+            last: None,
+            origins: order.origins,
+            claims: Default::default(),
+            stored_bytes: order.stored_bytes,
+            read_bytes: order.read_bytes,
+            hashed_bytes: order.hashed_bytes,
+        };
+        for sealed in order.sealed {
+            prepared.entries.extend(sealed);
+        }
+        if let Some(pack) = order.pack {
+            let (upload, key, entries) = pack.finish()?;
+            prepared.entries.extend(entries);
+            prepared.last = Some((upload, key));
+        }
+        if let Some(map) = map {
+            (prepared.origins, prepared.claims) = origin::prove(map, &prepared.blocks, prepared.origins);
+        }
+        Ok(prepared)
+    }
+}
+
+/// A snapshot whose blocks are in packs.
+struct Prepared {
+    generation: u32,
+    size: u64,
+    data_bytes: u64,
+    blocks: Vec<(u64, Digest)>,
+    entries: Vec<(Digest, BlockPlace)>,
+    last: Option<(Box<dyn Upload>, String)>,
+    origins: Vec<Learned>,
+    claims: crate::format::Claims,
+    stored_bytes: u64,
+    read_bytes: u64,
+    hashed_bytes: u64,
+}
+
+impl Prepared {
+    fn commit(self, store: &Store, options: &PutOptions<'_>) -> Result<PutReport, Error> {
+        let digest = snapshot_digest(self.size, self.blocks.iter().copied());
+        let id = options.id.unwrap_or_else(|| SnapshotId::derived(options.name, digest));
+        let (blocks, new_blocks) = (self.blocks.len() as u64, self.entries.len() as u64);
+        let snapshot = Snapshot {
+            id,
+            name: options.name.to_owned(),
+            size: self.size,
+            parent: options.parent,
+            time: options.time,
+            digest,
+            blocks: self.blocks,
+        };
+        let origins = self.origins.into_iter().map(|learned| (learned.key, learned.id)).collect();
+        let existed = store.commit(Change {
+            generation: self.generation,
+            entries: self.entries,
+            pack: self.last,
+            origins,
+            claims: self.claims,
+            snapshot,
+        })?;
+        Ok(PutReport {
+            snapshot_id: id,
+            name: options.name.to_owned(),
+            digest,
+            size: self.size,
+            data_bytes: self.data_bytes,
+            blocks,
+            new_blocks,
+            new_bytes: new_blocks * BLOCK_SIZE,
+            stored_bytes: self.stored_bytes,
+            read_bytes: self.read_bytes,
+            hashed_bytes: self.hashed_bytes,
+            existed,
+        })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let bad = |why| Err(Error::BadName { name: name.to_owned(), why });
+    if name.is_empty() {
+        bad("it is empty")
+    } else if name.len() > MAX_NAME {
+        bad("it is longer than 255 bytes")
+    } else if name.chars().any(char::is_control) {
+        bad("it has control characters")
+    } else if name.parse::<SnapshotId>().is_ok() {
+        bad("it reads as an id")
+    } else {
+        Ok(())
+    }
+}
+
+/// An origin and the block that it was seen to make.
+pub(crate) struct Learned {
+    /// The block's place on the disk.
+    pub(crate) index: u64,
+    pub(crate) key: Digest,
+    /// The block's id; 32 zeros for a block of zeros.
+    pub(crate) id: Digest,
+}
+
+/// One put while its threads run.
+struct Work<'a> {
+    store: &'a Store,
+    state: &'a State,
+    disk: &'a dyn BlockSource,
+    map: Option<&'a BlockMap>,
+    /// The runs of data of each block that has any.
+    blocks: &'a [&'a [(u64, u64)]],
+    /// The next block that nobody has taken.
+    next: AtomicUsize,
+    order: Mutex<Order<'a>>,
+    /// Told when `order` moves on.
+    moved: Condvar,
+    stopped: AtomicBool,
+    progress: &'a dyn Progress,
+    window: usize,
+}
+
+/// What was found out about a block.
+struct Found {
+    id: Option<Digest>,
+    /// Its frame, when the store does not have it.
+    frame: Option<(Codec, Vec<u8>)>,
+    /// Its origin, when that was not known.
+    key: Option<Digest>,
+    read: u64,
+    hashed: u64,
+}
+
+/// Results in the order of the disk: packs come out the same whichever thread is faster.
+struct Order<'a> {
+    store: &'a Store,
+    generation: u32,
+    /// The first block whose result is not in yet.
+    next: usize,
+    waiting: BTreeMap<usize, Found>,
+    /// Buffers for frames that are free.
+    buffers: Vec<Vec<u8>>,
+    blocks: Vec<(u64, Digest)>,
+    origins: Vec<Learned>,
+    /// Blocks in this put's packs.
+    added: HashSet<Digest>,
+    pack: Option<PackWriter>,
+    sealed: Vec<Vec<(Digest, BlockPlace)>>,
+    stored_bytes: u64,
+    read_bytes: u64,
+    hashed_bytes: u64,
+    error: Option<Error>,
+}
+
+/// Stops all threads when one of them panics: the others may be waiting for it.
+struct StopOnPanic<'w, 'a>(&'w Work<'a>);
+
+impl Drop for StopOnPanic<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
+
+type Sealing<'scope> = Option<ScopedJoinHandle<'scope, Result<(), Error>>>;
+
+impl<'a> Work<'a> {
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        // Whoever is about to wait holds the lock until it does.
+        drop(guard(&self.order));
+        self.moved.notify_all();
+    }
+
+    fn run<'scope>(&'scope self, scope: Option<&'scope Scope<'scope, '_>>) {
+        let _stop = StopOnPanic(self);
+        if let Err(error) = self.work(scope) {
+            guard(&self.order).error.get_or_insert(error);
+            self.stop();
+        }
+    }
+
+    fn work<'scope>(&'scope self, scope: Option<&'scope Scope<'scope, '_>>) -> Result<(), Error> {
+        let options = &self.store.options;
+        let failed = |source| Error::Source { from: 0, to: 0, source };
+        let mut encoder = Encoder::new(options.level, options.frame_fault).map_err(failed)?;
+        let mut block = vec![0; BLOCK_LEN];
+        let mut sealing: Sealing<'scope> = None;
+        loop {
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            if at >= self.blocks.len() || self.stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            let found = self.look(self.blocks[at], &mut encoder, &mut block)?;
+            self.hand_in(at, found, scope, &mut sealing)?;
+            self.progress.advance(self.blocks[at].iter().map(|(_, len)| len).sum());
+        }
+        join(sealing)
+    }
+
+    /// Finds out about one block.
+    fn look(&self, runs: &[(u64, u64)], encoder: &mut Encoder, block: &mut [u8]) -> Result<Found, Error> {
+        let backend = &*self.store.backend;
+        let (first, last) = (runs[0], runs[runs.len() - 1]);
+        let index = first.0 / BLOCK_SIZE;
+        let key = self.map.map(|map| origin::key(map, index));
+        let mut found = Found { id: None, frame: None, key, read: 0, hashed: 0 };
+        if let Some(key) = key {
+            match self.state.origin(backend, &key)? {
+                Some(None) => return Ok(Found { key: None, ..found }),
+                Some(Some(id)) if self.state.has(backend, &id)? => {
+                    return Ok(Found { id: Some(id), key: None, ..found });
+                }
+                _ => {}
+            }
+        }
+        let (from, to) = (first.0, last.0 + last.1);
+        let start = index * BLOCK_SIZE;
+        let (low, high) = ((from - start) as usize, (to - start) as usize);
+        block[..low].fill(0);
+        block[high..].fill(0);
+        let read = self.disk.read_at(from, &mut block[low..high]);
+        read.map_err(|source| Error::Source { from, to, source })?;
+        found.read = to - from;
+        if is_zero(&block[low..high]) {
+            return Ok(found);
+        }
+        found.hashed = BLOCK_SIZE;
+        let Some(id) = block_id(block) else { return Ok(found) };
+        found.id = Some(id);
+        if self.state.has(backend, &id)? {
+            return Ok(found);
+        }
+        let mut frame = {
+            let mut order = guard(&self.order);
+            if order.added.contains(&id) {
+                return Ok(found);
+            }
+            order.buffers.pop().unwrap_or_default()
+        };
+        let codec = encoder.encode(id, block, &mut frame)?;
+        found.frame = Some((codec, frame));
+        Ok(found)
+    }
+
+    /// Takes a result in, and with it all that waited for it.
+    fn hand_in<'scope>(
+        &'scope self,
+        at: usize,
+        found: Found,
+        scope: Option<&'scope Scope<'scope, '_>>,
+        sealing: &mut Sealing<'scope>,
+    ) -> Result<(), Error> {
+        let mut order = guard(&self.order);
+        while at >= order.next + self.window && !self.stopped.load(Ordering::Relaxed) {
+            order = self.moved.wait(order).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        order.waiting.insert(at, found);
+        let mut moved = false;
+        while let Some(found) = {
+            let next = order.next;
+            order.waiting.remove(&next)
+        } {
+            let index = self.blocks[order.next][0].0 / BLOCK_SIZE;
+            order.next += 1;
+            moved = true;
+            if let Some(full) = order.take(index, found)? {
+                let (mut upload, key, entries) = full.finish()?;
+                order.sealed.push(entries);
+                match scope {
+                    None => upload.seal(&key)?,
+                    Some(scope) => {
+                        join(sealing.take())?;
+                        *sealing = Some(scope.spawn(move || {
+                            upload.flush()?;
+                            Ok(upload.seal(&key)?)
+                        }));
+                    }
+                }
+            }
+        }
+        if moved {
+            self.moved.notify_all();
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a pack that is being sealed.
+fn join(sealing: Sealing<'_>) -> Result<(), Error> {
+    sealing.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+}
+
+impl<'a> Order<'a> {
+    fn new(store: &'a Store, generation: u32) -> Self {
+        Self {
+            store,
+            generation,
+            next: 0,
+            waiting: BTreeMap::new(),
+            buffers: Vec::new(),
+            blocks: Vec::new(),
+            origins: Vec::new(),
+            added: HashSet::new(),
+            pack: None,
+            sealed: Vec::new(),
+            stored_bytes: 0,
+            read_bytes: 0,
+            hashed_bytes: 0,
+            error: None,
+        }
+    }
+
+    /// Takes the next block; gives a pack that became full by it.
+    fn take(&mut self, index: u64, found: Found) -> Result<Option<PackWriter>, Error> {
+        self.read_bytes += found.read;
+        self.hashed_bytes += found.hashed;
+        if let Some(key) = found.key {
+            self.origins.push(Learned { index, key, id: found.id.unwrap_or(Digest([0; 32])) });
+        }
+        let Some(id) = found.id else { return Ok(None) };
+        self.blocks.push((index, id));
+        let Some((codec, frame)) = found.frame else { return Ok(None) };
+        let mut full = None;
+        if self.added.insert(id) {
+            self.stored_bytes += frame.len() as u64;
+            let mut pack = match self.pack.take() {
+                Some(pack) => pack,
+                None => PackWriter::new(self.store, self.generation)?,
+            };
+            pack.append(id, codec, &frame)?;
+            if pack.index.end() >= self.store.options.pack_size {
+                full = Some(pack);
+            } else {
+                self.pack = Some(pack);
+            }
+        }
+        self.buffers.push(frame);
+        Ok(full)
+    }
+}
+
+/// A pack in the making.
+pub(crate) struct PackWriter {
+    upload: Box<dyn Upload>,
+    pub(crate) index: PackIndexBuilder,
+}
+
+/// A pack without its last sync, its key, and where its blocks will be.
+type Finished = (Box<dyn Upload>, String, Vec<(Digest, BlockPlace)>);
+
+impl PackWriter {
+    pub(crate) fn new(store: &Store, generation: u32) -> Result<Self, Error> {
+        let mut upload = store.backend.upload()?;
+        upload.append(&pack_header(generation))?;
+        Ok(Self { upload, index: PackIndexBuilder::new(generation) })
+    }
+
+    pub(crate) fn append(&mut self, id: Digest, codec: Codec, frame: &[u8]) -> Result<(), Error> {
+        self.index.push(id, frame.len() as u32, codec);
+        Ok(self.upload.append(frame)?)
+    }
+
+    /// Appends the index.
+    pub(crate) fn finish(mut self) -> Result<Finished, Error> {
+        let (end, name) = self.index.finish();
+        self.upload.append(&end)?;
+        let place = |entry: &crate::format::PackEntry| BlockPlace {
+            pack: name,
+            offset: entry.offset,
+            len: entry.len,
+            codec: entry.codec,
+        };
+        let entries = self.index.entries().iter().map(|entry| (entry.id, place(entry))).collect();
+        Ok((self.upload, name.key(crate::format::Folder::Packs), entries))
+    }
+}

@@ -1,0 +1,139 @@
+//! Images as files, stores in folders.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use super::*;
+
+fn store_in(folder: &Path) -> Arc<Store> {
+    let backend = Arc::new(LocalBackend::new(&folder.join("store")));
+    Arc::new(Store::create_with(backend, small()).unwrap())
+}
+
+fn sparse(path: &Path, size: u64, pieces: &[(u64, Vec<u8>)]) {
+    let file = File::create(path).unwrap();
+    file.set_len(size).unwrap();
+    for (offset, bytes) in pieces {
+        file.write_all_at(bytes, *offset).unwrap();
+    }
+}
+
+const OPTIONS: GetOptions<'_> = GetOptions { existing: Existing::Update, sync: true, progress: &() };
+
+#[test]
+fn a_sparse_file_comes_back_with_its_holes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_in(folder.path());
+    let (image, copy) = (folder.path().join("a.raw"), folder.path().join("b.raw"));
+    sparse(
+        &image,
+        100 << 20,
+        &[(4096, text(1, 8192)), (70 << 20, noise(1, 900_000)), ((100 << 20) - 5, b"end!!".to_vec())],
+    );
+    let report = store.put(Source::File(&image), &named("a")).unwrap();
+    assert!(report.read_bytes < 2 << 20, "holes are not read: {report:?}");
+    let got = store.get(&store.find("a").unwrap(), &copy, &OPTIONS).unwrap();
+    assert_eq!(got.way, Way::New);
+    assert!(fs::read(&copy).unwrap() == fs::read(&image).unwrap());
+    let (was, is) = (image.metadata().unwrap().blocks(), copy.metadata().unwrap().blocks());
+    assert!(is <= was, "{is} > {was}");
+}
+
+#[test]
+fn only_what_differs_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_in(folder.path());
+    let image = folder.path().join("a.raw");
+    let pieces: Vec<_> = (0..8).map(|at| (at * BLOCK_SIZE, noise(at, 400_000))).collect();
+    sparse(&image, 8 * BLOCK_SIZE, &pieces);
+    store.put(Source::File(&image), &named("a")).unwrap();
+    let wanted = fs::read(&image).unwrap();
+    let record = store.find("a").unwrap();
+    let got = store.get(&record, &image, &OPTIONS).unwrap();
+    assert_eq!((got.written_blocks, got.read_bytes), (0, 0));
+    // One block differs, one byte is where nothing should be, and the file is too long.
+    let file = File::options().write(true).open(&image).unwrap();
+    file.write_all_at(b"x", 3 * BLOCK_SIZE + 7).unwrap();
+    file.write_all_at(b"x", 6 * BLOCK_SIZE - 7).unwrap();
+    file.write_all_at(b"more", 9 * BLOCK_SIZE).unwrap();
+    let got = store.get(&record, &image, &OPTIONS).unwrap();
+    assert_eq!(got.written_blocks, 2);
+    assert!(fs::read(&image).unwrap() == wanted);
+    assert!(!folder.path().join("a.raw.incomplete").exists());
+    // A shorter one grows.
+    file.set_len(BLOCK_SIZE + 5).unwrap();
+    store.get(&record, &image, &OPTIONS).unwrap();
+    assert!(fs::read(&image).unwrap() == wanted);
+}
+
+#[test]
+fn an_interrupted_update_is_marked_and_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_in(folder.path());
+    let image = folder.path().join("a.raw");
+    sparse(&image, 4 * BLOCK_SIZE, &[(0, noise(1, 1000)), (2 * BLOCK_SIZE, noise(2, 1000))]);
+    let record = {
+        store.put(Source::File(&image), &named("a")).unwrap();
+        store.find("a").unwrap()
+    };
+    sparse(&image, 4 * BLOCK_SIZE, &[]);
+    for entry in fs::read_dir(folder.path().join("store/packs")).unwrap() {
+        let pack = File::options().write(true).open(entry.unwrap().path()).unwrap();
+        pack.write_all_at(b"damage", 1100).unwrap();
+    }
+    let error = store.get(&record, &image, &OPTIONS).unwrap_err();
+    assert!(matches!(error, Error::Block { index: 2, .. }), "{error}");
+    let refused = store.put(Source::File(&image), &named("b")).unwrap_err();
+    assert!(matches!(refused, Error::Incomplete { .. }), "{refused}");
+    let error = store.get(&record, &folder.path().join("new.raw"), &OPTIONS).unwrap_err();
+    assert!(matches!(error, Error::Block { index: 2, .. }), "{error}");
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "store, image and mark: {left:?}");
+}
+
+#[test]
+fn folders_that_are_no_store_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(Arc::new(LocalBackend::new(folder.path())));
+    assert!(matches!(open(), Err(Error::NotAStore { .. })));
+    fs::write(folder.path().join("thesis.tex"), "…").unwrap();
+    let create = || Store::create(Arc::new(LocalBackend::new(folder.path())));
+    let Err(Error::NotEmpty { found, .. }) = create() else { panic!("a store among other files") };
+    assert!(found.contains("thesis.tex"), "{found}");
+    fs::remove_file(folder.path().join("thesis.tex")).unwrap();
+    drop(create().unwrap());
+    drop(create().unwrap());
+    fs::write(folder.path().join("format"), "bakehouse store 2\n").unwrap();
+    let Err(error) = open() else { panic!("a newer store was opened") };
+    assert!(error.to_string().contains("format version 2, this program knows versions up to 1"), "{error}");
+    fs::write(folder.path().join("format"), "bakehouse store 1\n").unwrap();
+    let mut root = fs::read(folder.path().join("root")).unwrap();
+    root[20] ^= 1;
+    fs::write(folder.path().join("root"), &root).unwrap();
+    assert!(matches!(open(), Err(Error::RootLost { .. })));
+    root[8] = 2;
+    fs::write(folder.path().join("root"), &root).unwrap();
+    assert!(matches!(open(), Err(Error::Newer { .. })));
+    fs::remove_file(folder.path().join("root")).unwrap();
+    assert!(matches!(open(), Err(Error::RootLost { .. })));
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_read_makes_no_snapshot() {
+    struct Shrink<'a>(&'a Path);
+    impl crate::Progress for Shrink<'_> {
+        fn begin(&self, _: u64) {
+            File::options().write(true).open(self.0).unwrap().set_len(1000).unwrap();
+        }
+        fn advance(&self, _: u64) {}
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_in(folder.path());
+    let image = folder.path().join("a.raw");
+    sparse(&image, 4 * BLOCK_SIZE, &[(0, noise(1, 1_500_000))]);
+    let options = PutOptions { progress: &Shrink(&image), ..named("a") };
+    let error = store.put(Source::File(&image), &options).unwrap_err();
+    assert!(matches!(error, Error::Changed { .. }), "{error}");
+    assert!(store.list().unwrap().is_empty());
+}

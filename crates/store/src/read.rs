@@ -54,24 +54,24 @@ impl Fetcher {
     }
 
     /// Fills `block` from one place; says what is wrong there.
-    pub(crate) fn from_place(
+    pub(crate) fn fetch_from(
         &mut self,
         store: &Store,
         state: &State,
         id: &Digest,
         place: &BlockPlace,
         block: &mut [u8],
-    ) -> Result<(), BackendOrDamage> {
+    ) -> Result<(), PlaceError> {
         self.frame.resize(place.len as usize, 0);
-        let pack = state.pack(&*store.backend, place.pack).map_err(BackendOrDamage::Backend)?;
+        let pack = state.pack(&*store.backend, place.pack).map_err(PlaceError::Backend)?;
         match pack.read_at(place.offset.into(), &mut self.frame) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(BackendOrDamage::Damage(place.pack.to_string(), "its pack is cut short"));
+                return Err(PlaceError::Damage(place.pack.to_string(), "its pack is cut short"));
             }
-            done => done.map_err(BackendOrDamage::Backend)?,
+            done => done.map_err(PlaceError::Backend)?,
         }
         self.read += u64::from(place.len);
-        let damage = |why| BackendOrDamage::Damage(place.pack.to_string(), why);
+        let damage = |why| PlaceError::Damage(place.pack.to_string(), why);
         self.decoder.decode(place.codec, &self.frame, block).map_err(damage)?;
         if block_id(block) != Some(*id) { Err(damage("its bytes are not those of its id")) } else { Ok(()) }
     }
@@ -85,7 +85,7 @@ impl Fetcher {
             let mut places = state.places(&*store.backend, id).map_err(Lost::Failed)?;
             places.sort_by_key(|place| !state.counts(id, place));
             for place in &places {
-                match self.from_place(store, &state, id, place, block) {
+                match self.fetch_from(store, &state, id, place, block) {
                     Ok(()) => return Ok(()),
                     Err(error) => lost = Lost::Damaged(error.to_string()),
                 }
@@ -102,7 +102,7 @@ impl Fetcher {
 
 /// What was wrong with one place of a block.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BackendOrDamage {
+pub(crate) enum PlaceError {
     #[error(transparent)]
     Backend(BackendError),
     #[error("pack {0}: {1}")]

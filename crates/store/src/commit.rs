@@ -3,7 +3,7 @@
 use block::Digest;
 
 use crate::Error;
-use crate::backend::Upload;
+use crate::backend::{Backend, Upload};
 use crate::format::{
     BlockPlace, Catalog, Claims, Folder, FormatError, LayerRef, Name, Record, Root, Snapshot, Table,
     TableKind, TableWriter, merge_tables, origin_entry,
@@ -11,9 +11,11 @@ use crate::format::{
 use crate::store::{Layer, ROOT, State, Store};
 
 /// Most entries of a table that a commit makes of older ones: a commit stays cheap, a collection merges the rest.
-const MAX_MERGED: u64 = 1 << 19;
+pub(crate) const MAX_MERGED: u64 = 1 << 19;
 /// Tables smaller than this are always merged.
 const SMALL: u64 = 1024;
+/// Most contents in a list of claims that a commit makes of older ones.
+const MAX_CLAIMS: u64 = 1 << 17;
 /// Snapshots that the root itself names.
 const RECENT: usize = 16;
 /// Most records in a page of the catalogue that a commit makes of older ones.
@@ -46,12 +48,13 @@ impl Objects {
         name
     }
 
-    pub(crate) fn write(&self, store: &Store) -> Result<(), Error> {
+    /// Makes them durable.
+    pub(crate) fn write(&self, backend: &dyn Backend) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
         let objects: Vec<(&str, &[u8])> = self.0.iter().map(|(key, bytes)| (&**key, &**bytes)).collect();
-        Ok(store.backend.write(&objects)?)
+        Ok(backend.write(&objects)?)
     }
 }
 
@@ -139,10 +142,7 @@ impl Store {
                 self.add_table(layers, state.origins(), TableKind::Origins, generation, fill, &mut objects)?;
             }
             if !applied && !claims.contents.is_empty() {
-                let name = objects.add(Folder::Claims, generation, claims.write());
-                let count = claims.contents.len() as u64;
-                root.claims.retain(|layer| layer.name != name);
-                root.claims.push(LayerRef { name, count });
+                self.add_claims(&mut root, &claims, generation, &mut objects)?;
             }
             if twin.is_none() {
                 record.sequence = root.sequence;
@@ -151,14 +151,14 @@ impl Store {
                 self.shorten_recent(&mut root, generation, &mut objects)?;
             }
             match pack.take() {
-                None => objects.write(self)?,
+                None => objects.write(&*self.backend)?,
                 Some((upload, key)) if self.options.threads() == 1 => {
                     upload.seal(&key)?;
-                    objects.write(self)?;
+                    objects.write(&*self.backend)?;
                 }
                 Some((upload, key)) => std::thread::scope(|scope| {
                     let sealing = scope.spawn(move || upload.seal(&key));
-                    let written = objects.write(self);
+                    let written = objects.write(&*self.backend);
                     sealing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
                     written
                 })?,
@@ -191,31 +191,16 @@ impl Store {
         fill: impl FnOnce(&mut Sink<'_>) -> Result<(), FormatError>,
         objects: &mut Objects,
     ) -> Result<(), Error> {
-        let mut bytes = Vec::new();
-        let mut append = |piece: &[u8]| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        };
-        let mut writer: Sink<'_> = TableWriter::new(kind, &mut append);
-        let (digest, mut count) = fill(&mut writer)
-            .and_then(|()| writer.finish())
-            .map_err(|source| Error::Format { place: self.place(), source })?;
+        let (mut bytes, digest, mut count) =
+            table_bytes(kind, fill).map_err(|error| self.own_error(error))?;
         if layers.iter().any(|layer| layer.name == (Name { generation, digest })) {
             return Ok(());
         }
-        let mut merged = 0;
-        while let Some(layer) = layers.iter().rev().nth(merged) {
-            let total = layer.count + count;
-            if layer.count > (2 * count).max(SMALL) || total > MAX_MERGED {
-                break;
-            }
-            count = total;
-            merged += 1;
-        }
+        let merged = last_to_merge(layers, &mut count, MAX_MERGED);
         let kept = layers.len() - merged;
         if merged > 0 {
             let new = Table::read(kind, std::mem::take(&mut bytes).into())
-                .map_err(|source| Error::Format { place: self.place(), source })?;
+                .map_err(|error| self.own_error(error))?;
             let mut tables = Vec::new();
             for layer in &open[kept..] {
                 let table = layer.table(&*self.backend)?;
@@ -228,7 +213,7 @@ impl Store {
                 Ok::<_, FormatError>(())
             };
             (_, count) = merge_tables(kind, &tables, |_, _| Ok::<_, FormatError>(true), append)
-                .map_err(|source| Error::Format { place: self.place(), source })?;
+                .map_err(|error| self.own_error(error))?;
         }
         let folder = match kind {
             TableKind::Blocks => Folder::Index,
@@ -237,6 +222,27 @@ impl Store {
         let name = objects.add(folder, generation, bytes);
         layers.truncate(kept);
         layers.push(LayerRef { name, count });
+        Ok(())
+    }
+
+    /// Adds claims to the list, merged with the last of it as tables are.
+    fn add_claims(
+        &self,
+        root: &mut Root,
+        claims: &Claims,
+        generation: u32,
+        objects: &mut Objects,
+    ) -> Result<(), Error> {
+        let mut count = claims.contents.len() as u64;
+        let merged = last_to_merge(&root.claims, &mut count, MAX_CLAIMS);
+        let kept = root.claims.len() - merged;
+        let mut all = Claims::default();
+        for layer in root.claims.split_off(kept) {
+            all.append(self.load_claims(layer.name)?);
+        }
+        all.append(claims.clone());
+        let name = objects.add(Folder::Claims, generation, all.write());
+        root.claims.push(LayerRef { name, count });
         Ok(())
     }
 
@@ -263,5 +269,43 @@ impl Store {
     }
 }
 
+/// How many of the last layers of a list are to be merged with a new one of `count` entries: those that are not much
+/// larger than what is merged already, as long as it is no more than `most`. `count` becomes that of all of them.
+fn last_to_merge(layers: &[LayerRef], count: &mut u64, most: u64) -> usize {
+    let mut merged = 0;
+    for layer in layers.iter().rev() {
+        let total = layer.count + *count;
+        if layer.count > (2 * *count).max(SMALL) || total > most {
+            break;
+        }
+        *count = total;
+        merged += 1;
+    }
+    merged
+}
+
+/// A table of blocks in memory; they come by rising id.
+pub(crate) fn block_table(entries: &[(Digest, BlockPlace)]) -> Result<(Vec<u8>, Digest), FormatError> {
+    let fill =
+        |writer: &mut Sink<'_>| entries.iter().try_for_each(|(id, place)| writer.push_block(*id, *place));
+    table_bytes(TableKind::Blocks, fill).map(|(bytes, digest, _)| (bytes, digest))
+}
+
+/// A table in memory, its digest and its number of entries.
+pub(crate) fn table_bytes(
+    kind: TableKind,
+    fill: impl FnOnce(&mut Sink<'_>) -> Result<(), FormatError>,
+) -> Result<(Vec<u8>, Digest, u64), FormatError> {
+    let mut bytes = Vec::new();
+    let mut append = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    };
+    let mut writer: Sink<'_> = TableWriter::new(kind, &mut append);
+    fill(&mut writer)?;
+    let (digest, count) = writer.finish()?;
+    Ok((bytes, digest, count))
+}
+
 /// A table that is made in memory.
-type Sink<'a> = TableWriter<&'a mut dyn FnMut(&[u8]) -> Result<(), FormatError>>;
+pub(crate) type Sink<'a> = TableWriter<&'a mut dyn FnMut(&[u8]) -> Result<(), FormatError>>;

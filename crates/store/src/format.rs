@@ -78,7 +78,7 @@ impl fmt::Display for Name {
 }
 
 /// The folders of a store, one for each kind of named object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Folder {
     /// Blocks.
     Packs,

@@ -296,7 +296,7 @@ impl Work<'_> {
             self.one(*index, id.as_ref(), *there, &mut fetcher, &mut block)?;
             self.progress.advance(BLOCK_SIZE);
         }
-        self.read.fetch_add(fetcher.read, Ordering::Relaxed);
+        self.read.fetch_add(fetcher.bytes_read, Ordering::Relaxed);
         Ok(())
     }
 

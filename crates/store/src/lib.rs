@@ -9,14 +9,18 @@ mod commit;
 mod error;
 pub mod format;
 pub mod fs;
+mod gc;
 mod get;
+mod mark;
 mod origin;
 mod put;
 mod read;
+mod rebuild;
 mod store;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use backend::{
     Backend, BackendError, BackendResult, Listed, LocalBackend, Locked, MemoryBackend, Object, Tag, Upload,
@@ -25,7 +29,10 @@ pub use backend::{
 pub use codec::FrameFault;
 pub use error::Error;
 pub use format::{Record, Snapshot, SnapshotId};
+pub use gc::{GcOptions, GcPlan, GcReport, PackPlan};
 pub use get::{Existing, GetOptions, GetReport, Way};
 pub use put::{Progress, PutOptions, PutReport, Source};
 pub use read::SnapshotDisk;
-pub use store::{Options, Store};
+pub use rebuild::RebuildReport;
+pub use store::{Options, Stat, Store};
+pub use verify::{DamagedBlock, DamagedObject, Hurt, Lie, VerifyOptions, VerifyReport};

@@ -22,7 +22,7 @@ const MAX_NAME: usize = 255;
 /// How many blocks one thread may be ahead of the slowest.
 const AHEAD: usize = 16;
 /// How often a put begins again when collections overtake it.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 5;
 
 /// What can be put.
 #[derive(Clone, Copy)]
@@ -111,7 +111,8 @@ impl Store {
                 Source::File(path) => self.put_file(path, options),
             };
             match result {
-                Err(Error::Overtaken) if attempt < ATTEMPTS => attempt += 1,
+                // An object that is missing may have been replaced since the root was read.
+                Err(Error::Overtaken | Error::Missing { .. }) if attempt < ATTEMPTS => attempt += 1,
                 result => return result,
             }
         }
@@ -557,6 +558,13 @@ impl PackWriter {
     pub(crate) fn append(&mut self, id: Digest, codec: Codec, frame: &[u8]) -> Result<(), Error> {
         self.index.push(id, frame.len() as u32, codec);
         Ok(self.upload.append(frame)?)
+    }
+
+    /// [`PackWriter::finish`], and the pack is durable.
+    pub(crate) fn seal(self) -> Result<Vec<(Digest, BlockPlace)>, Error> {
+        let (upload, key, entries) = self.finish()?;
+        upload.seal(&key)?;
+        Ok(entries)
     }
 
     /// Appends the index.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use block::{BLOCK_SIZE, BlockSource, Digest, block_id};
 
 use crate::Error;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Object};
 use crate::codec::{BLOCK_LEN, Decoder};
 use crate::format::{BlockPlace, Record, Snapshot};
 use crate::store::{State, Store, guard};
@@ -42,7 +42,7 @@ pub(crate) struct Fetcher {
     decoder: Decoder,
     frame: Vec<u8>,
     /// Bytes of frames read.
-    pub(crate) read: u64,
+    pub(crate) bytes_read: u64,
 }
 
 impl Fetcher {
@@ -50,7 +50,7 @@ impl Fetcher {
         let decoder = Decoder::new().map_err(|source| {
             Error::Backend(BackendError { place: "zstd".to_owned(), action: "making a decompressor", source })
         })?;
-        Ok(Self { decoder, frame: Vec::new(), read: 0 })
+        Ok(Self { decoder, frame: Vec::new(), bytes_read: 0 })
     }
 
     /// Fills `block` from one place; says what is wrong there.
@@ -62,18 +62,34 @@ impl Fetcher {
         place: &BlockPlace,
         block: &mut [u8],
     ) -> Result<(), PlaceError> {
-        self.frame.resize(place.len as usize, 0);
         let pack = state.pack(&*store.backend, place.pack).map_err(PlaceError::Backend)?;
+        self.read(&*pack, id, place, block)
+    }
+
+    /// [`Fetcher::fetch_from`] an open pack.
+    pub(crate) fn read(
+        &mut self,
+        pack: &dyn Object,
+        id: &Digest,
+        place: &BlockPlace,
+        block: &mut [u8],
+    ) -> Result<(), PlaceError> {
+        self.frame.resize(place.len as usize, 0);
         match pack.read_at(place.offset.into(), &mut self.frame) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(PlaceError::Damage(place.pack.to_string(), "its pack is cut short"));
             }
             done => done.map_err(PlaceError::Backend)?,
         }
-        self.read += u64::from(place.len);
+        self.bytes_read += u64::from(place.len);
         let damage = |why| PlaceError::Damage(place.pack.to_string(), why);
         self.decoder.decode(place.codec, &self.frame, block).map_err(damage)?;
         if block_id(block) != Some(*id) { Err(damage("its bytes are not those of its id")) } else { Ok(()) }
+    }
+
+    /// The frame that was read last.
+    pub(crate) fn frame(&self) -> &[u8] {
+        &self.frame
     }
 
     /// Fills `block` with the block of an id, from whichever place has it whole.
@@ -82,7 +98,13 @@ impl Fetcher {
         let mut again = true;
         loop {
             let mut lost = Lost::Missing;
-            let mut places = state.places(&*store.backend, id).map_err(Lost::Failed)?;
+            let mut places = match state.places(&*store.backend, id) {
+                Err(error @ Error::Missing { .. }) => {
+                    lost = Lost::Failed(error);
+                    Vec::new()
+                }
+                places => places.map_err(Lost::Failed)?,
+            };
             places.sort_by_key(|place| !state.counts(id, place));
             for place in &places {
                 match self.fetch_from(store, &state, id, place, block) {

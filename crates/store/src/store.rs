@@ -1,19 +1,20 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use block::Digest;
+use block::{BLOCK_SIZE, Digest};
 
 use crate::Error;
 use crate::backend::{Backend, BackendResult, Locked, Object, Tag};
 use crate::codec::FrameFault;
 use crate::format::{
-    BlockPlace, Catalog, Condemned, Folder, FormatError, LayerRef, Name, Record, Root, Snapshot, SnapshotId,
-    Table, TableKind, VERSION,
+    BlockPlace, Catalog, Claims, Condemned, Folder, FormatError, LayerRef, Name, Record, Root, Snapshot,
+    SnapshotId, Table, TableKind, VERSION,
 };
 use crate::fs::{Bytes, LockKind};
+use crate::rebuild::has_objects;
 
 /// The object that says that this is a store.
-const FORMAT: &str = "format";
+pub(crate) const FORMAT: &str = "format";
 /// The object that names all others.
 pub(crate) const ROOT: &str = "root";
 
@@ -45,6 +46,33 @@ impl Options {
             threads => threads,
         }
     }
+}
+
+/// What a store has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stat {
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Sizes of all their volumes.
+    pub logical_bytes: u64,
+    /// Bytes of all their blocks that are not all zero.
+    pub data_bytes: u64,
+    /// Blocks in the index; one that was stored twice may count twice until the next collection.
+    pub unique_blocks: u64,
+    /// Packs, also those that nothing needs.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Bytes of snapshots, tables and lists.
+    pub other_bytes: u64,
+    /// Blocks that are known to be damaged.
+    pub quarantined_blocks: u64,
+    /// Packs that the next collections may delete.
+    pub condemned_packs: u64,
+    /// Collections so far.
+    pub generation: u32,
+    /// Commits so far.
+    pub commits: u64,
 }
 
 /// A store that is open. Any number of threads may use it, any number of programs may have it open.
@@ -112,9 +140,14 @@ impl Store {
                 }
                 _ => error.into(),
             })?;
+            let _held = backend.lock(LockKind::Shared, true)?;
+            if backend.read_swapped(ROOT)?.is_none() && has_objects(&*backend)? {
+                let place = format!("{}/{ROOT}", backend.place());
+                return Err(Error::RootLost { place, state: "missing".to_owned() });
+            }
             // The root comes first: what has a format is whole.
             backend.create(ROOT, &Root::default().write())?;
-            backend.create(FORMAT, format!("bakehouse store {VERSION}\n").as_bytes())?;
+            backend.create(FORMAT, format_text().as_bytes())?;
         }
         Self::open_with(backend, options)
     }
@@ -139,6 +172,33 @@ impl Store {
     /// The writers' lock, where the back end has one. Waits for a collector.
     pub(crate) fn lock_shared(&self) -> Result<Locked, Error> {
         Ok(self.backend.lock(LockKind::Shared, true)?)
+    }
+
+    /// How much there is of everything. Looks at lists, not at blocks.
+    pub fn stat(&self) -> Result<Stat, Error> {
+        let state = self.refresh()?;
+        let records = self.records(&state)?;
+        let mut stat = Stat {
+            snapshots: records.len() as u64,
+            logical_bytes: records.iter().map(|record| record.size).sum(),
+            data_bytes: records.iter().map(|record| record.blocks * BLOCK_SIZE).sum(),
+            unique_blocks: state.root.index.iter().map(|layer| layer.count).sum(),
+            quarantined_blocks: state.root.quarantine.len() as u64,
+            condemned_packs: state.root.condemned.len() as u64,
+            generation: state.root.generation,
+            commits: state.root.sequence,
+            ..Stat::default()
+        };
+        for folder in Folder::ALL {
+            let listed = self.backend.list(folder.name())?;
+            let bytes: u64 = listed.iter().map(|listed| listed.len).sum();
+            if folder == Folder::Packs {
+                (stat.packs, stat.pack_bytes) = (listed.len() as u64, bytes);
+            } else {
+                stat.other_bytes += bytes;
+            }
+        }
+        Ok(stat)
     }
 
     /// All snapshots, oldest first.
@@ -196,6 +256,16 @@ impl Store {
         Ok(bytes)
     }
 
+    pub(crate) fn load_claims(&self, name: Name) -> Result<Claims, Error> {
+        Claims::read(&self.load(Folder::Claims, name)?)
+            .map_err(|source| self.format_error(Folder::Claims, name, source))
+    }
+
+    /// The error of something that was made here and turns out damaged.
+    pub(crate) fn own_error(&self, source: FormatError) -> Error {
+        Error::Format { place: self.place(), source }
+    }
+
     pub(crate) fn format_error(&self, folder: Folder, name: Name, source: FormatError) -> Error {
         Error::Format { place: format!("{}/{}", self.place(), name.key(folder)), source }
     }
@@ -220,8 +290,13 @@ fn missing(place: &str, key: &str, error: crate::BackendError) -> Error {
     error.into()
 }
 
+/// What the object says that makes a place a store.
+pub(crate) fn format_text() -> String {
+    format!("bakehouse store {VERSION}\n")
+}
+
 /// Whether there is a store of a version that we know.
-fn is_store(backend: &dyn Backend) -> Result<bool, Error> {
+pub(crate) fn is_store(backend: &dyn Backend) -> Result<bool, Error> {
     let Some((bytes, _)) = backend.read_swapped(FORMAT)? else { return Ok(false) };
     let text = String::from_utf8_lossy(&bytes);
     let version = text.strip_prefix("bakehouse store ").and_then(|rest| rest.strip_suffix('\n'));
@@ -312,7 +387,12 @@ impl State {
 
     /// Whether a place can be counted on: a writer may leave out a block that has one.
     pub(crate) fn counts(&self, id: &Digest, place: &BlockPlace) -> bool {
-        !self.condemned.contains(&place.pack) && !self.quarantine.contains(&(*id, place.pack))
+        !self.condemned.contains(&place.pack) && !self.is_quarantined(id, &place.pack)
+    }
+
+    /// Whether a block is known to be damaged in a pack.
+    pub(crate) fn is_quarantined(&self, id: &Digest, pack: &Name) -> bool {
+        !self.quarantine.is_empty() && self.quarantine.contains(&(*id, *pack))
     }
 
     /// Whether a writer may leave out a block because the store has it.

@@ -9,6 +9,8 @@ use crate::{
     Way,
 };
 
+mod collect;
+mod damage;
 mod files;
 
 /// Small packs, one thread, so that tests see several packs and one order.

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use block::{BLOCK_SIZE, Digest};
 
 use super::FormatError;
@@ -48,6 +50,28 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// Adds other claims, renumbering their blocks.
+    pub(crate) fn append(&mut self, other: Self) {
+        let mut numbers: HashMap<Digest, u32> = self.blocks.iter().copied().zip(0..).collect();
+        for mut content in other.contents {
+            for run in &mut content.runs {
+                let id = other.blocks[run.block as usize];
+                run.block = *numbers.entry(id).or_insert_with(|| {
+                    self.blocks.push(id);
+                    self.blocks.len() as u32 - 1
+                });
+            }
+            self.contents.push(content);
+        }
+    }
+
+    /// The same contents without blocks that none of them lies in.
+    pub(crate) fn compact(self) -> Self {
+        let mut compact = Self::default();
+        compact.append(self);
+        compact
+    }
+
     /// The claims as bytes.
     pub fn write(&self) -> Vec<u8> {
         let mut to = Writer::new(MAGIC);

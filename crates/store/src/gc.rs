@@ -1,0 +1,554 @@
+use std::collections::{BTreeMap, HashSet};
+
+use block::{BLOCK_SIZE, Digest};
+
+use crate::Error;
+use crate::backend::{Listed, Locked};
+use crate::commit::{Objects, Swapped};
+use crate::format::{
+    BlockPlace, Catalog, ClaimedContent, Claims, Condemned, Folder, LayerRef, Name, Record, Root, SnapshotId,
+    Table, TableKind, merge_tables,
+};
+use crate::fs::LockKind;
+use crate::mark::Marks;
+use crate::put::{PackWriter, Progress};
+use crate::read::Fetcher;
+use crate::store::{State, Store};
+
+/// More tables than this are merged although nothing is deleted.
+const MANY_TABLES: usize = 8;
+/// How often a collection begins again because writers were faster.
+const ATTEMPTS: usize = 20;
+
+/// A pack that a collection wants to be rid of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackPlan {
+    /// The pack.
+    pub pack: Name,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Blocks in it that snapshots need, which are copied to a new pack.
+    pub needed_blocks: u64,
+    /// Bytes of their frames.
+    pub needed_bytes: u64,
+}
+
+/// What a collection would do: a value that can be shown before anything is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcPlan {
+    /// Commits the store had seen when the plan was made. A plan of another moment is made anew when it is executed.
+    pub sequence: u64,
+    /// Snapshots in the store.
+    pub snapshots: u64,
+    /// Blocks they need.
+    pub needed_blocks: u64,
+    /// Bytes of their frames.
+    pub needed_bytes: u64,
+    /// Packs that nothing needs.
+    pub unneeded: Vec<PackPlan>,
+    /// Packs of which less than half is needed.
+    pub rewritten: Vec<PackPlan>,
+    /// Objects that are no part of the store: of writers that were interrupted, or replaced by newer ones.
+    pub leftovers: Vec<Listed>,
+}
+
+impl GcPlan {
+    /// Bytes that are free when all is done: on a folder at once, on an object store when two more collections have gone by.
+    pub fn freed_bytes(&self) -> u64 {
+        let packs = self.unneeded.iter().chain(&self.rewritten);
+        packs.map(|pack| pack.bytes - pack.needed_bytes).sum::<u64>()
+            + self.leftovers.iter().map(|it| it.len).sum::<u64>()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.unneeded.is_empty() && self.rewritten.is_empty() && self.leftovers.is_empty()
+    }
+}
+
+/// How a collection goes about it.
+#[derive(Clone, Copy)]
+pub struct GcOptions<'a> {
+    /// Whether to wait until nobody writes. Otherwise, while somebody does, packs are only condemned, as on an object store.
+    pub wait: bool,
+    /// Is told how many snapshots there are to look at and how many are done.
+    pub progress: &'a dyn Progress,
+}
+
+/// What a collection did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Packs that were deleted.
+    pub deleted_packs: u64,
+    /// Packs that a later collection may delete, when nobody can count on them any more.
+    pub condemned_packs: u64,
+    /// Bytes that were deleted, of packs and all other objects.
+    pub freed_bytes: u64,
+    /// Bytes of frames that were copied to new packs.
+    pub copied_bytes: u64,
+    /// Blocks that could not be copied because they are damaged; their packs stay.
+    pub damaged_blocks: u64,
+}
+
+/// What is in a pack.
+#[derive(Clone, Copy, Default)]
+struct Contents {
+    bytes: u64,
+    needed_blocks: u64,
+    needed_bytes: u64,
+}
+
+impl Store {
+    /// Takes snapshots out of the store; their blocks are freed by the next collection. Gives what they were.
+    pub fn forget(&self, ids: &[SnapshotId]) -> Result<Vec<Record>, Error> {
+        let _held = self.lock_shared()?;
+        let mut forgotten = Vec::new();
+        let mut unclear = None;
+        for _ in 0..ATTEMPTS {
+            let state = self.refresh()?;
+            let records = self.records(&state)?;
+            let found: Vec<Record> = records.into_iter().filter(|record| ids.contains(&record.id)).collect();
+            if unclear.is_none() {
+                if let Some(id) = ids.iter().find(|id| !found.iter().any(|record| record.id == **id)) {
+                    return Err(Error::NoSnapshot {
+                        wanted: id.to_string(),
+                        place: self.place(),
+                        nearest: None,
+                    });
+                }
+                forgotten = found;
+            }
+            let mut root = Root { sequence: state.root.sequence + 1, ..state.root.clone() };
+            let mut objects = Objects::default();
+            root.recent.retain(|record| !ids.contains(&record.id));
+            let mut catalog = Vec::new();
+            for page in &root.catalog {
+                let mut records = self.load_catalog(page.name)?.0;
+                let before = records.len();
+                records.retain(|record| !ids.contains(&record.id));
+                match records.len() {
+                    0 => {}
+                    len if len == before => catalog.push(*page),
+                    len => {
+                        let name = objects.add(Folder::Catalog, root.generation, Catalog(records).write());
+                        catalog.push(LayerRef { name, count: len as u64 });
+                    }
+                }
+            }
+            root.catalog = catalog;
+            objects.write(&*self.backend)?;
+            match self.swap(&state, &root) {
+                Swapped::Done => {
+                    self.refresh()?;
+                    return Ok(forgotten);
+                }
+                Swapped::Conflict => {}
+                Swapped::Unclear(error) => unclear = Some(error),
+            }
+        }
+        Err(unclear.unwrap_or_else(|| Error::Busy { place: self.place() }))
+    }
+
+    /// What a collection would do now. Changes nothing. An error when anything that the store names cannot be read: nothing is
+    /// deleted while it is not known what is needed.
+    pub fn plan_gc(&self, progress: &dyn Progress) -> Result<GcPlan, Error> {
+        let state = self.refresh()?;
+        let records = self.records(&state)?;
+        progress.begin(records.len() as u64);
+        let marks = Marks::of(self, &state, &records, progress)?;
+        self.plan(&state, &records, &marks)
+    }
+
+    fn plan(&self, state: &State, records: &[Record], marks: &Marks<'_>) -> Result<GcPlan, Error> {
+        let mut packs: BTreeMap<Name, Contents> = BTreeMap::new();
+        let (mut needed_blocks, mut needed_bytes) = (0, 0);
+        for (at, table) in marks.tables.iter().enumerate() {
+            for position in 0..table.len() {
+                let place = marks.place(at, position)?;
+                let contents = packs.entry(place.pack).or_default();
+                contents.bytes += u64::from(place.len);
+                if marks.is_needed(at, position) {
+                    contents.needed_blocks += 1;
+                    contents.needed_bytes += u64::from(place.len);
+                    needed_blocks += 1;
+                    needed_bytes += u64::from(place.len);
+                }
+            }
+        }
+        let named = named(&state.root, records);
+        let mut leftovers = Vec::new();
+        for folder in Folder::ALL {
+            for listed in self.backend.list(folder.name())? {
+                let name = listed.key.split_once('/').and_then(|(_, name)| Name::parse(name));
+                // What has no name of ours is not ours.
+                let Some(name) = name else { continue };
+                match packs.get_mut(&name).filter(|_| folder == Folder::Packs) {
+                    Some(contents) => contents.bytes = listed.len,
+                    None if !named.contains(&(folder, name)) => leftovers.push(listed),
+                    None => {}
+                }
+            }
+        }
+        let plan = |(pack, contents): (&Name, &Contents)| PackPlan {
+            pack: *pack,
+            bytes: contents.bytes,
+            needed_blocks: contents.needed_blocks,
+            needed_bytes: contents.needed_bytes,
+        };
+        let unneeded = packs.iter().filter(|(_, contents)| contents.needed_blocks == 0).map(plan).collect();
+        let under_half =
+            |contents: &Contents| contents.needed_blocks > 0 && contents.needed_bytes * 2 < contents.bytes;
+        let rewritten = packs.iter().filter(|(_, contents)| under_half(contents)).map(plan).collect();
+        Ok(GcPlan {
+            sequence: state.root.sequence,
+            snapshots: records.len() as u64,
+            needed_blocks,
+            needed_bytes,
+            unneeded,
+            rewritten,
+            leftovers,
+        })
+    }
+
+    /// Executes a plan. When the store has changed since, it is made anew first.
+    ///
+    /// With the store's lock to itself (on a folder, while nobody writes) it frees at once. Without, it moves the store one
+    /// generation on, condemns what is not needed, and deletes what an earlier collection condemned and still nobody
+    /// needs: see the crate's documentation for why that is safe.
+    pub fn execute_gc(&self, plan: &GcPlan, options: &GcOptions<'_>) -> Result<GcReport, Error> {
+        let held = self.backend.lock(LockKind::Exclusive, options.wait)?;
+        let alone = matches!(held, Locked::Held(_));
+        // While others write, this collector is a writer too: one that holds the lock alone must wait for it.
+        let _held = if alone { held } else { self.lock_shared()? };
+        let mut error = Error::Busy { place: self.place() };
+        for _ in 0..ATTEMPTS {
+            let state = self.refresh()?;
+            let records = self.records(&state)?;
+            options.progress.begin(records.len() as u64);
+            let marks = Marks::of(self, &state, &records, options.progress)?;
+            let fresh = match plan.sequence == state.root.sequence {
+                true => plan.clone(),
+                false => self.plan(&state, &records, &marks)?,
+            };
+            if fresh.is_empty() && state.root.condemned.is_empty() && state.index().len() <= MANY_TABLES {
+                let freed_bytes = if alone { self.backend.sweep()? } else { 0 };
+                return Ok(GcReport { freed_bytes, ..GcReport::default() });
+            }
+            match self.execute(&state, &records, &marks, &fresh, alone)? {
+                (Swapped::Done, finished) => return finished.delete(self, alone),
+                (Swapped::Conflict, _) => {}
+                (Swapped::Unclear(unclear), _) => error = unclear,
+            }
+        }
+        Err(error)
+    }
+
+    fn execute(
+        &self,
+        state: &State,
+        records: &[Record],
+        marks: &Marks<'_>,
+        plan: &GcPlan,
+        alone: bool,
+    ) -> Result<(Swapped, Finished), Error> {
+        let old = &state.root;
+        let mut root = Root { sequence: old.sequence + 1, generation: old.generation + 1, ..old.clone() };
+        let mut report = GcReport::default();
+        let copied = self.copy(state, marks, plan, &mut report)?;
+        // A pack that has a needed block which was not copied stays.
+        let copied_ids: HashSet<Digest> = copied.iter().map(|(id, _)| *id).collect();
+        let mut unneeded: HashSet<Name> = plan.unneeded.iter().map(|pack| pack.pack).collect();
+        let emptied: HashSet<Name> = plan.rewritten.iter().map(|pack| pack.pack).collect();
+        unneeded.extend(self.emptied(marks, &emptied, &copied_ids)?);
+        let condemned_before = |pack: &Name| {
+            old.condemned
+                .iter()
+                .any(|condemned| condemned.pack == *pack && condemned.generation <= old.generation)
+        };
+        let deleted: HashSet<Name> =
+            unneeded.iter().copied().filter(|pack| alone || condemned_before(pack)).collect();
+        root.condemned = Vec::new();
+        let mut waiting: Vec<Name> = unneeded.difference(&deleted).copied().collect();
+        waiting.sort();
+        for pack in waiting {
+            let earlier = old.condemned.iter().find(|condemned| condemned.pack == pack);
+            let generation = earlier.map_or(root.generation, |condemned| condemned.generation);
+            root.condemned.push(Condemned { pack, generation });
+        }
+        root.quarantine.retain(|quarantined| !deleted.contains(&quarantined.pack));
+        self.write_index(state, marks, &copied, &deleted, &mut root)?;
+        self.write_origins(state, marks, &mut root)?;
+        let mut objects = Objects::default();
+        self.write_claims(marks, &mut root, &mut objects)?;
+        objects.write(&*self.backend)?;
+        report.condemned_packs = root.condemned.len() as u64;
+        report.deleted_packs = deleted.len() as u64;
+        let swapped = self.swap(state, &root);
+        let named = named(&root, records);
+        let finished = Finished { generation: root.generation, named, deleted, report };
+        Ok((swapped, finished))
+    }
+
+    /// Those of `packs` whose needed blocks were all copied.
+    fn emptied(
+        &self,
+        marks: &Marks<'_>,
+        packs: &HashSet<Name>,
+        copied: &HashSet<Digest>,
+    ) -> Result<HashSet<Name>, Error> {
+        let mut emptied = packs.clone();
+        if !packs.is_empty() {
+            for (at, table) in marks.tables.iter().enumerate() {
+                for position in (0..table.len()).filter(|position| marks.is_needed(at, *position)) {
+                    if !copied.contains(&table.id(position)) {
+                        emptied.remove(&marks.place(at, position)?.pack);
+                    }
+                }
+            }
+        }
+        Ok(emptied)
+    }
+
+    /// Copies the needed blocks of packs that are mostly not, each one checked, as the frames they are.
+    fn copy(
+        &self,
+        state: &State,
+        marks: &Marks<'_>,
+        plan: &GcPlan,
+        report: &mut GcReport,
+    ) -> Result<Vec<(Digest, BlockPlace)>, Error> {
+        let packs: HashSet<Name> = plan.rewritten.iter().map(|pack| pack.pack).collect();
+        let mut wanted = Vec::new();
+        if !packs.is_empty() {
+            for (at, table) in marks.tables.iter().enumerate() {
+                for position in (0..table.len()).filter(|position| marks.is_needed(at, *position)) {
+                    let place = marks.place(at, position)?;
+                    if packs.contains(&place.pack) {
+                        wanted.push((place, table.id(position)));
+                    }
+                }
+            }
+        }
+        wanted.sort_by_key(|(place, _)| (place.pack, place.offset));
+        let mut fetcher = Fetcher::new()?;
+        let mut block = vec![0; BLOCK_SIZE as usize];
+        let mut copied = Vec::new();
+        let mut pack = None;
+        for (place, id) in wanted {
+            if fetcher.fetch_from(self, state, &id, &place, &mut block).is_err() {
+                report.damaged_blocks += 1;
+                continue;
+            }
+            let mut writer = match pack.take() {
+                Some(writer) => writer,
+                None => PackWriter::new(self, state.root.generation)?,
+            };
+            writer.append(id, place.codec, fetcher.frame())?;
+            report.copied_bytes += u64::from(place.len);
+            if writer.index.end() >= self.options.pack_size {
+                copied.extend(writer.seal()?);
+            } else {
+                pack = Some(writer);
+            }
+        }
+        if let Some(writer) = pack {
+            copied.extend(writer.seal()?);
+        }
+        copied.sort_by_key(|(id, _)| *id);
+        Ok(copied)
+    }
+
+    /// The index without deleted packs and with what was copied: one table when there is anything to leave out.
+    fn write_index(
+        &self,
+        state: &State,
+        marks: &Marks<'_>,
+        copied: &[(Digest, BlockPlace)],
+        deleted: &HashSet<Name>,
+        root: &mut Root,
+    ) -> Result<(), Error> {
+        let outdated = |table: &Table| table.packs().any(|pack| deleted.contains(&pack));
+        let many = marks.tables.len() > MANY_TABLES;
+        if copied.is_empty() && !many && !marks.tables.iter().any(|table| outdated(table)) {
+            return Ok(());
+        }
+        for (layer, table) in state.index().iter().zip(&marks.tables) {
+            table.check(&layer.layer.name).map_err(|error| layer.failed(&*self.backend, error))?;
+        }
+        let new = crate::commit::block_table(copied)
+            .and_then(|(bytes, _)| Table::read(TableKind::Blocks, bytes.into()));
+        let new = new.map_err(|error| self.own_error(error))?;
+        let mut tables = marks.tables.clone();
+        tables.push(&new);
+        let keep = |at: usize, position: usize| match marks.tables.get(at) {
+            Some(_) if deleted.is_empty() => Ok(true),
+            Some(_) => Ok(!deleted.contains(&marks.place(at, position)?.pack)),
+            None => Ok::<_, MergeError>(true),
+        };
+        root.index = self.upload_table(TableKind::Blocks, Folder::Index, &tables, keep, root.generation)?;
+        Ok(())
+    }
+
+    /// Origins of blocks that are needed.
+    fn write_origins(&self, state: &State, marks: &Marks<'_>, root: &mut Root) -> Result<(), Error> {
+        let mut tables = Vec::new();
+        let mut outdated = state.origins().len() > MANY_TABLES;
+        for layer in state.origins() {
+            let table = layer.table(&*self.backend)?;
+            table.check(&layer.layer.name).map_err(|error| layer.failed(&*self.backend, error))?;
+            tables.push(table);
+        }
+        let needed = |at: usize, position: usize| {
+            let id = tables[at].origin(position);
+            Ok::<_, MergeError>(id.0 == [0; 32] || marks.needs(&id)?)
+        };
+        for (at, table) in tables.iter().enumerate() {
+            for position in 0..table.len() {
+                outdated |= !needed(at, position)?;
+            }
+        }
+        if outdated {
+            root.origins =
+                self.upload_table(TableKind::Origins, Folder::Origins, &tables, needed, root.generation)?;
+        }
+        Ok(())
+    }
+
+    /// Merges tables into a new object; no object when nothing is left.
+    fn upload_table(
+        &self,
+        kind: TableKind,
+        folder: Folder,
+        tables: &[&Table],
+        keep: impl FnMut(usize, usize) -> Result<bool, MergeError>,
+        generation: u32,
+    ) -> Result<Vec<LayerRef>, Error> {
+        let mut upload = self.backend.upload()?;
+        let mut buffer = Vec::with_capacity(1 << 20);
+        let sink = |bytes: &[u8]| {
+            buffer.extend_from_slice(bytes);
+            if buffer.len() >= 1 << 20 {
+                upload.append(&buffer)?;
+                buffer.clear();
+            }
+            Ok(())
+        };
+        let (digest, count) = merge_tables(kind, tables, keep, sink).map_err(|error| match error {
+            MergeError::Store(error) => error,
+            MergeError::Format(error) => self.own_error(error),
+        })?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        upload.append(&buffer)?;
+        let name = Name { generation, digest };
+        upload.seal(&name.key(folder))?;
+        Ok(vec![LayerRef { name, count }])
+    }
+
+    /// Claims all of whose blocks are needed; of others the blocks that would prove them are gone.
+    fn write_claims(&self, marks: &Marks<'_>, root: &mut Root, objects: &mut Objects) -> Result<(), Error> {
+        let mut layers = Vec::new();
+        for layer in std::mem::take(&mut root.claims) {
+            let claims = self.load_claims(layer.name)?;
+            let mut needed = Vec::with_capacity(claims.blocks.len());
+            for id in &claims.blocks {
+                needed.push(id.0 == [0; 32] || marks.needs(id)?);
+            }
+            if needed.iter().all(|needed| *needed) {
+                layers.push(layer);
+                continue;
+            }
+            let proved =
+                |content: &&ClaimedContent| content.runs.iter().all(|run| needed[run.block as usize]);
+            let kept: Vec<ClaimedContent> = claims.contents.iter().filter(proved).cloned().collect();
+            let kept = Claims { blocks: claims.blocks.clone(), contents: kept }.compact();
+            if !kept.contents.is_empty() {
+                let count = kept.contents.len() as u64;
+                layers.push(LayerRef {
+                    name: objects.add(Folder::Claims, root.generation, kept.write()),
+                    count,
+                });
+            }
+        }
+        root.claims = layers;
+        Ok(())
+    }
+}
+
+/// Everything that a root names, with the objects of its snapshots.
+fn named(root: &Root, records: &[Record]) -> HashSet<(Folder, Name)> {
+    let lists = [
+        (Folder::Index, &root.index),
+        (Folder::Origins, &root.origins),
+        (Folder::Claims, &root.claims),
+        (Folder::Catalog, &root.catalog),
+    ];
+    let layers =
+        lists.into_iter().flat_map(|(folder, list)| list.iter().map(move |layer| (folder, layer.name)));
+    layers.chain(records.iter().map(|record| (Folder::Snapshots, record.object))).collect()
+}
+
+/// A collection whose root is in place.
+struct Finished {
+    generation: u32,
+    named: HashSet<(Folder, Name)>,
+    deleted: HashSet<Name>,
+    report: GcReport,
+}
+
+impl Finished {
+    /// Deletes what the new root does not name: of objects that the index never knew only those whose writers can no longer
+    /// commit, unless there are no writers.
+    fn delete(self, store: &Store, alone: bool) -> Result<GcReport, Error> {
+        let Self { generation, named, deleted, mut report } = self;
+        let state = store.refresh()?;
+        let mut packs: HashSet<Name> = HashSet::new();
+        for layer in state.index() {
+            packs.extend(layer.table(&*store.backend)?.packs());
+        }
+        let mut keys = Vec::new();
+        for folder in Folder::ALL {
+            for listed in store.backend.list(folder.name())? {
+                let name = listed.key.split_once('/').and_then(|(_, name)| Name::parse(name));
+                let Some(name) = name else { continue };
+                let known =
+                    named.contains(&(folder, name)) || folder == Folder::Packs && packs.contains(&name);
+                let late = generation.wrapping_sub(name.generation) >= 2 && name.generation < generation;
+                if deleted.contains(&name) && folder == Folder::Packs || !known && (alone || late) {
+                    report.freed_bytes += listed.len;
+                    keys.push(listed.key);
+                }
+            }
+        }
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        store.backend.delete(&keys)?;
+        if alone {
+            report.freed_bytes += store.backend.sweep()?;
+        }
+        Ok(report)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MergeError {
+    #[error(transparent)]
+    Store(#[from] Error),
+    #[error(transparent)]
+    Format(#[from] crate::format::FormatError),
+}
+
+impl From<crate::BackendError> for MergeError {
+    fn from(error: crate::BackendError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<MergeError> for Error {
+    fn from(error: MergeError) -> Self {
+        match error {
+            MergeError::Store(error) => error,
+            MergeError::Format(source) => Self::Format { place: "the store".to_owned(), source },
+        }
+    }
+}

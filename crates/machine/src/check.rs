@@ -174,6 +174,8 @@ fn timed(
         Ok(detail) => (true, detail),
         Err(detail) => (false, detail),
     };
+    // Some of it is the guest's own words.
+    let detail = console::without_escapes(&detail);
     let verdict = if ok { "holds" } else { "FAILS" };
     log(&format!("{name} {verdict} ({seconds:.1} s): {}", detail.lines().next().unwrap_or_default()));
     Some(CheckResult { name: name.into(), ok, seconds, detail })

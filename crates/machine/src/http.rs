@@ -1,11 +1,11 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// More of a page is not read.
 const LONGEST_BODY: u64 = 16 << 20;
-/// A longer line in a response's head is refused.
-const LONGEST_LINE: u64 = 64 << 10;
+/// Longer heads are refused, those of interim answers included, as are longer lines between chunks.
+const LONGEST_HEAD: u64 = 64 << 10;
 
 /// What a web server answered.
 #[derive(Debug)]
@@ -14,25 +14,51 @@ pub(crate) struct Page {
     pub(crate) body: Vec<u8>,
 }
 
-/// A GET of `path` from a port of 127.0.0.1; `limit` holds for each read.
+/// A GET of `path` from a port of 127.0.0.1; `limit` holds for all of it, however slowly the page comes.
 pub(crate) fn get(port: u16, host: &str, path: &str, limit: Duration) -> io::Result<Page> {
+    let end = Instant::now() + limit;
     let mut connection = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit)?;
-    connection.set_read_timeout(Some(limit))?;
     connection.set_write_timeout(Some(limit))?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bakehouse\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
     connection.write_all(request.as_bytes())?;
-    read_page(&mut BufReader::new(connection))
+    read_page(&mut BufReader::new(Until { connection, end }))
+}
+
+/// A connection that is read from until a moment.
+struct Until {
+    connection: TcpStream,
+    end: Instant,
+}
+
+impl Read for Until {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the answer did not end in time");
+        if left.is_zero() {
+            return Err(late());
+        }
+        self.connection.set_read_timeout(Some(left))?;
+        self.connection.read(buf).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(),
+            _ => error,
+        })
+    }
 }
 
 fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP response: {what}"))
 }
 
-fn line(input: &mut impl BufRead) -> io::Result<String> {
+/// A line without its end; `left` is how much may still come.
+fn line(input: &mut impl BufRead, left: &mut u64) -> io::Result<String> {
     let mut raw = Vec::new();
-    input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut raw)?;
+    input.by_ref().take(*left).read_until(b'\n', &mut raw)?;
+    *left -= raw.len() as u64;
+    if *left == 0 {
+        return Err(bad("its head has no end"));
+    }
     if raw.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
@@ -45,9 +71,10 @@ fn line(input: &mut impl BufRead) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&raw).trim_end().to_owned())
 }
 
-fn read_page(input: &mut impl BufRead) -> io::Result<Page> {
+pub(crate) fn read_page(input: &mut impl BufRead) -> io::Result<Page> {
+    let mut left = LONGEST_HEAD;
     loop {
-        let first = line(input)?;
+        let first = line(input, &mut left)?;
         let status = first
             .strip_prefix("HTTP/1.")
             .and_then(|rest| rest.split(' ').nth(1))
@@ -55,7 +82,7 @@ fn read_page(input: &mut impl BufRead) -> io::Result<Page> {
             .ok_or_else(|| bad(&first))?;
         let (mut length, mut chunked) = (None, false);
         loop {
-            let header = line(input)?;
+            let header = line(input, &mut left)?;
             if header.is_empty() {
                 break;
             }
@@ -71,20 +98,38 @@ fn read_page(input: &mut impl BufRead) -> io::Result<Page> {
         }
         let mut body = Vec::new();
         if chunked {
-            while (body.len() as u64) < LONGEST_BODY {
-                let size = line(input)?;
-                let digits = size.split(';').next().unwrap_or_default().trim();
-                let size = u64::from_str_radix(digits, 16).map_err(|_| bad("a chunk without a size"))?;
-                if size == 0 {
-                    break;
-                }
-                input.by_ref().take(size.min(LONGEST_BODY)).read_to_end(&mut body)?;
-                line(input)?;
-            }
+            read_chunks(input, &mut body)?;
         } else {
-            input.by_ref().take(length.unwrap_or(LONGEST_BODY).min(LONGEST_BODY)).read_to_end(&mut body)?;
+            let wanted = length.unwrap_or(LONGEST_BODY).min(LONGEST_BODY);
+            let got = input.by_ref().take(wanted).read_to_end(&mut body)?;
+            if length.is_some() && (got as u64) < wanted {
+                return Err(bad("the page was cut off"));
+            }
         }
         return Ok(Page { status, body });
+    }
+}
+
+fn read_chunks(input: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        let mut left = LONGEST_HEAD;
+        let size = line(input, &mut left)?;
+        let digits = size.split(';').next().unwrap_or_default().trim();
+        let hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let size = u64::from_str_radix(digits, 16).ok().filter(|_| hexadecimal);
+        let size = size.ok_or_else(|| bad("a chunk without a size"))?;
+        if size == 0 {
+            return Ok(());
+        }
+        let wanted = size.min(LONGEST_BODY - body.len() as u64);
+        let got = input.by_ref().take(wanted).read_to_end(body)? as u64;
+        if got < wanted {
+            return Err(bad("the page was cut off"));
+        }
+        if body.len() as u64 == LONGEST_BODY {
+            return Ok(());
+        }
+        line(input, &mut left)?;
     }
 }
 
@@ -117,8 +162,49 @@ mod tests {
             "SSH-2.0-OpenSSH\r\n",
             "HTTP/1.1 abc\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\ncut off",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
         ] {
             assert!(page(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_head_without_end_is_refused() {
+        for endless in ["HTTP/1.1 103 Early Hints\r\n\r\n", "X-Header: value\r\n", "a"] {
+            let text = format!("HTTP/1.1 200 OK\r\n{}", endless.repeat(LONGEST_HEAD as usize));
+            let text = if endless.starts_with("HTTP") { &text[17..] } else { &text };
+            assert!(page(text).unwrap_err().to_string().contains("has no end"), "{endless}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_any_length_is_read_up_to_a_limit() {
+        let endless = b"7fffffffffffffff\r\n".chain(io::repeat(b'x'));
+        let mut answer =
+            BufReader::new(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".chain(endless));
+        assert_eq!(read_page(&mut answer).unwrap().body.len() as u64, LONGEST_BODY);
+        let mut answer = BufReader::new(b"HTTP/1.1 200 OK\r\n\r\n".chain(io::repeat(b'x')));
+        assert_eq!(read_page(&mut answer).unwrap().body.len() as u64, LONGEST_BODY);
+    }
+
+    #[test]
+    fn a_page_that_drips_has_its_time() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut told = 0;
+            // Until the other side has had enough.
+            while connection.write_all(if told == 0 { b"HTTP/1.1 200 OK\r\nX-A: " } else { b"b" }).is_ok() {
+                told += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            told
+        });
+        let error = get(port, "localhost", "/", Duration::from_millis(200)).unwrap_err();
+        assert_eq!(error.to_string(), "the answer did not end in time");
+        assert!(server.join().unwrap() > 1);
     }
 }

@@ -26,6 +26,10 @@ const VERSIONS: &[&str] = &[
 ];
 /// Requests with a longer head are refused.
 const LONGEST_HEAD: u64 = 64 * 1024;
+/// More connections at once are closed as they come; cloud-init has one or two.
+const MOST_CONNECTIONS: usize = 64;
+/// A guest that says nothing, or takes nothing, for so long has gone; its connection goes too.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Seventeen hexadecimal digits that follow from `names`, as AWS's ids have them.
 pub(crate) fn derived_digits(names: &[&str]) -> String {
@@ -203,17 +207,22 @@ impl MetadataService {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let shared = Arc::new(Shared { instance, started: Instant::now() });
+        let open = Arc::new(());
         let thread = std::thread::Builder::new().name("metadata".into()).spawn(move || {
             for connection in listener.incoming() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
                 let Ok(connection) = connection else { continue };
-                let shared = Arc::clone(&shared);
+                if Arc::strong_count(&open) > MOST_CONNECTIONS {
+                    continue;
+                }
+                let (shared, counted) = (Arc::clone(&shared), Arc::clone(&open));
                 // Without a thread the connection closes and the guest asks again.
-                let _ = std::thread::Builder::new()
-                    .name("metadata connection".into())
-                    .spawn(move || shared.serve(connection));
+                let _ = std::thread::Builder::new().name("metadata connection".into()).spawn(move || {
+                    shared.serve(connection);
+                    drop(counted);
+                });
             }
         })?;
         Ok(Self { socket: socket.into(), stop, thread: Some(thread) })
@@ -274,8 +283,8 @@ impl Response {
 
 impl Shared {
     fn serve(&self, connection: UnixStream) {
-        // A guest that says nothing for so long has gone; its connection goes too.
-        let _ = connection.set_read_timeout(Some(Duration::from_secs(60)));
+        let _ = connection.set_read_timeout(Some(SILENCE_LIMIT));
+        let _ = connection.set_write_timeout(Some(SILENCE_LIMIT));
         let Ok(mut output) = connection.try_clone() else { return };
         let mut input = BufReader::new(connection);
         loop {
@@ -342,7 +351,7 @@ impl Shared {
     }
 }
 
-fn read_request(input: &mut BufReader<UnixStream>) -> io::Result<Option<Request>> {
+fn read_request(input: &mut impl BufRead) -> io::Result<Option<Request>> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     let mut left = LONGEST_HEAD;
     let mut line = |left: &mut u64| -> io::Result<Option<String>> {
@@ -590,5 +599,33 @@ mod tests {
         assert_eq!(client.answer().0, 200);
         assert_eq!(client.ask("POST", "/latest/meta-data/", "").0, 405);
         assert_eq!(client.ask("PUT", "/latest/meta-data/", "").0, 404);
+    }
+
+    #[test]
+    fn a_guest_that_opens_connections_without_end_gets_no_more_than_some() {
+        let (_folder, service) = service(instance());
+        let mut held: Vec<Client> = (0..MOST_CONNECTIONS).map(|_| Client::with_token(&service)).collect();
+        let mut more = Client::new(&service);
+        let closed = more.connection.read(&mut [0]);
+        assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+        assert_eq!(held[0].get("/latest/meta-data/ami-id").0, 200);
+        drop(held);
+        // Their threads end in their own time.
+        let answered = |_| {
+            let mut client = Client::new(&service);
+            let asked = client.connection.get_mut().write_all(b"GET / HTTP/1.1\r\n\r\n");
+            asked.is_ok() && client.connection.read_line(&mut String::new()).is_ok_and(|read| read > 0)
+        };
+        assert!((0..1_000_000).any(answered));
+    }
+
+    #[test]
+    fn a_head_without_end_is_refused() {
+        let (_folder, service) = service(instance());
+        let mut client = Client::new(&service);
+        let header = "X-Header: value\r\n".repeat(LONGEST_HEAD as usize / 16);
+        let head = format!("GET / HTTP/1.1\r\n{header}");
+        client.connection.get_mut().write_all(&head.as_bytes()[..LONGEST_HEAD as usize]).unwrap();
+        assert_eq!(client.answer().0, 400);
     }
 }

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// How often a child is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(20);
 
+/// More of what a program says is not kept.
+const LONGEST_OUTPUT: u64 = 16 << 20;
+
 /// What a finished program left behind.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -12,9 +15,9 @@ pub struct Output {
     pub status: Option<i32>,
     /// Whether it was killed because its time was over.
     pub timed_out: bool,
-    /// Standard output, anything that is not UTF-8 replaced.
+    /// Standard output, its first 16 MiB, anything that is not UTF-8 replaced.
     pub stdout: String,
-    /// Standard error, anything that is not UTF-8 replaced.
+    /// Standard error, likewise.
     pub stderr: String,
 }
 
@@ -71,7 +74,9 @@ fn drain(pipe: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
         // What was read before an error is all there is.
-        let _ = pipe.read_to_end(&mut bytes);
+        let _ = pipe.by_ref().take(LONGEST_OUTPUT).read_to_end(&mut bytes);
+        // The rest is let go, so that the program is not held up.
+        let _ = io::copy(&mut pipe, &mut io::sink());
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -94,5 +99,13 @@ mod tests {
         command.args(["-c", "exec sleep 600"]);
         let output = run(command, b"", Duration::from_millis(50)).unwrap();
         assert!(output.timed_out && output.status.is_none());
+    }
+
+    #[test]
+    fn of_an_endless_output_the_beginning_is_kept() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "head -c 20000000 /dev/zero; echo end >&2"]);
+        let output = run(command, b"", Duration::from_secs(60)).unwrap();
+        assert_eq!((output.stdout.len() as u64, output.stderr.as_str()), (LONGEST_OUTPUT, "end\n"));
     }
 }

@@ -18,7 +18,8 @@ Usage: cargo xtask COMMAND
   test [ARGUMENT…]          every test, real bakes and boots among them; arguments go to `cargo test`
        --thorough           also those that take an hour: full emulation, more hosts, every machine
   bench bake                our bake against mmdebstrap, mke2fs and partitioning, in one run
-  ci                        formatting, lints, generated files, then `test`
+  fuzz [TARGET…] [OPTION…]  feed parsers of foreign data with hostile input; `fuzz --help` tells more
+  ci                        formatting, lints, generated files, a minute of `fuzz`, then `test`
   generate                  write the generated files anew (recipes/recipe.schema.json)
 ";
 
@@ -43,6 +44,7 @@ fn run(arguments: &[OsString]) -> Result<ExitCode> {
         (Some("run"), [_, ..]) => bakehouse(rest),
         (Some("test"), _) => test(rest).map(|()| ExitCode::SUCCESS),
         (Some("bench"), _) => bench(rest).map(|()| ExitCode::SUCCESS),
+        (Some("fuzz"), _) => fuzz(rest),
         (Some("ci"), []) => ci().map(|()| ExitCode::SUCCESS),
         (Some("generate"), []) => generate().map(|()| ExitCode::SUCCESS),
         (Some("help" | "--help" | "-h"), _) => {
@@ -90,6 +92,43 @@ fn bench(arguments: &[OsString]) -> Result<()> {
     cargo(&["bench", "--package", "bakehouse-cli"], &tail, &[("BAKEHOUSE_TOOLS_PATH", path)])
 }
 
+/// What has the compiler count how often each edge of the code is taken and tell of comparisons. Stable Rust knows these
+/// options; `crates/fuzz/src/probe.rs` is the other end.
+const COVERAGE: [&str; 4] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=3",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+];
+
+/// Builds the fuzzer with the compiler's counters, in a folder of its own, and runs it.
+fn fuzz(arguments: &[OsString]) -> Result<ExitCode> {
+    let folder = target_folder().join("fuzz");
+    // With a target named, the flags are not for build scripts and procedural macros.
+    let host = host_target()?;
+    let build =
+        ["build", "--profile", "fuzz", "--package", "bakehouse-fuzz", "--target", &host, "--target-dir"];
+    let flags = COVERAGE.join("\x1f").into();
+    cargo(&build, &[folder.clone().into()], &[("CARGO_ENCODED_RUSTFLAGS", flags)])?;
+    let program = folder.join(host).join("fuzz/bakehouse-fuzz");
+    let status = Command::new(&program)
+        .args(arguments)
+        .env("BAKEHOUSE_FUZZ_CORPORA", root().join("testdata/fuzz"))
+        .env("BAKEHOUSE_FUZZ_WORK", folder.join("work"))
+        .status()
+        .with_context(|| format!("cannot run {program:?}"))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+/// The name of the machine that rustc builds for when none is named.
+fn host_target() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("-vV").output().context("cannot run rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("`rustc -vV` does not name its host")
+}
+
 fn ci() -> Result<()> {
     let started = Instant::now();
     cargo(&["fmt", "--all", "--check"], &[], &[])?;
@@ -106,6 +145,9 @@ fn ci() -> Result<()> {
         );
     }
     println!("xtask: generated files are up to date");
+    if fuzz(&["--minutes".into(), "1".into()])? != ExitCode::SUCCESS {
+        bail!("a fuzz target fails (see above)");
+    }
     test(&[])?;
     println!("xtask: ci passed in {} s", started.elapsed().as_secs());
     Ok(())
@@ -135,8 +177,12 @@ fn root() -> &'static Path {
 
 fn build_program() -> Result<PathBuf> {
     cargo(&["build", "--release", "--package", "bakehouse-cli"], &[], &[])?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/bakehouse"))
+    Ok(target_folder().join("release/bakehouse"))
+}
+
+/// The folder that cargo builds in.
+fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// Has the program fetch a set of tools into its cache, and says in which folder they are.

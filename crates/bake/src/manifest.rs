@@ -158,20 +158,61 @@ impl Manifest {
             path: folder.to_owned(),
             reason: format!("holds no {MANIFEST} ({error}): give a folder that `bakehouse bake` wrote"),
         })?;
-        let manifest: Self = serde_json::from_slice(&text).map_err(|error| Error::NotBaked {
-            path: path.clone(),
-            reason: format!("is not a manifest of this program ({error}): bake again"),
-        })?;
+        Self::from_text(&text, &path)
+    }
+
+    /// Reads a manifest's text; `path` is for messages. The folder may come from a stranger: what is named in it must lie
+    /// in the folder itself.
+    pub fn from_text(text: &[u8], path: &Path) -> Result<Self, Error> {
+        let damaged = |reason| Error::NotBaked { path: path.to_owned(), reason };
+        let manifest: Self = serde_json::from_slice(text)
+            .map_err(|error| damaged(format!("is not a manifest of this program ({error}): bake again")))?;
         if manifest.format != FORMAT {
             let reason = format!("has format {}, this program reads {FORMAT}: bake again", manifest.format);
-            return Err(Error::NotBaked { path, reason });
+            return Err(damaged(reason));
+        }
+        let plain = |name: &str| {
+            !name.starts_with('.')
+                && !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        let files = manifest.volumes.iter().flat_map(|volume| [&volume.raw, &volume.vmdk]).flatten();
+        if let Some(name) = files.chain(&manifest.firmware).find(|name| !plain(name)) {
+            return Err(damaged(format!("names {name:?}, which is no file in its folder: bake again")));
         }
         Ok(manifest)
     }
 
     /// The manifest as text, ending in a line break.
-    pub(crate) fn to_text(&self) -> String {
+    pub fn to_text(&self) -> String {
         // A value of strings and numbers always has a JSON form.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(raw: &str, firmware: &str) -> Result<Manifest, Error> {
+        let text = serde_json::json!({
+            "format": FORMAT, "name": "a", "arch": "x86_64", "description": null, "account": "0", "region": "local",
+            "default_user": null, "boot_mode": "uefi", "firmware": [firmware], "lock": "", "time": 0, "writers": {},
+            "deflate": {"library": "a", "version": "1", "level": 1}, "packages": [], "checks": [],
+            "volumes": [{"device": "/dev/xvda", "root": true, "raw": raw, "vmdk": null, "size": 1, "data_bytes": 1,
+                         "blocks": 1, "digest": null, "checksum": null, "filesystem": null, "label": null, "mount": null}],
+        });
+        Manifest::from_text(text.to_string().as_bytes(), Path::new("image.json"))
+    }
+
+    #[test]
+    fn a_strangers_manifest_names_nothing_outside_its_folder() {
+        assert!(with("xvda.raw", "uefi").is_ok());
+        for raw in ["/etc/shadow", "../x", "a/b", "..", "", ".hidden", "a\n"] {
+            let error = with(raw, "uefi").unwrap_err().to_string();
+            assert!(error.contains("no file in its folder"), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+        assert!(with("xvda.raw", "../../x").unwrap_err().to_string().contains("no file in its folder"));
     }
 }

@@ -8,18 +8,22 @@
 //! The geometry is that of the EBS direct API: a disk is cut into blocks of [`BLOCK_SIZE`] bytes. A block's id is the
 //! SHA-256 of its bytes, padded with zeros ([`block_id`]); a block of zeros has none. [`hash_blocks`] finds them on all
 //! cores, [`snapshot_digest`] makes of them the one digest of a volume's content.
+//!
+//! One word is not about disks: [`without_escapes`], through which all goes that strangers say and people are shown.
 
 mod blocks;
 mod content;
 mod digest;
 mod ids;
 mod map;
+mod plain;
 
 pub use blocks::{Block, ReadError, block_id, block_ids, cut_at_blocks, hash_blocks, snapshot_digest};
 pub use content::{Content, ReadAt};
 pub use digest::{Digest, Hasher};
 pub use ids::{derived_uuid, format_uuid};
 pub use map::{BlockMap, BlockMapBuilder, BlockSource, Extent, MapError, Origin};
+pub use plain::without_escapes;
 
 /// Bytes in one block of a volume: 512 KiB, the block of the EBS direct API.
 pub const BLOCK_SIZE: u64 = 512 * 1024;

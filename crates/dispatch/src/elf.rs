@@ -2,21 +2,21 @@
 
 /// What the dynamic loader must bring for a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Needs {
+pub struct Needs {
     /// The dynamic loader; a library has none, nor has a static program.
-    pub(crate) interpreter: Option<Vec<u8>>,
+    pub interpreter: Option<Vec<u8>>,
     /// DT_NEEDED: names of libraries.
-    pub(crate) libraries: Vec<Vec<u8>>,
+    pub libraries: Vec<Vec<u8>>,
     /// Folders of DT_RUNPATH or DT_RPATH.
-    pub(crate) folders: Vec<Vec<u8>>,
+    pub folders: Vec<Vec<u8>>,
     /// Where the text of those folders lies in the file.
-    pub(crate) folder_texts: Vec<std::ops::Range<usize>>,
+    pub folder_texts: Vec<std::ops::Range<usize>>,
     /// Where the interpreter's text lies in the file.
-    pub(crate) interpreter_text: Option<std::ops::Range<usize>>,
+    pub interpreter_text: Option<std::ops::Range<usize>>,
 }
 
 /// Reads a file's program headers and dynamic section. `None`: no ELF file of this machine, or a damaged one.
-pub(crate) fn needs(file: &[u8], machine: u16) -> Option<Needs> {
+pub fn needs(file: &[u8], machine: u16) -> Option<Needs> {
     const PT_LOAD: u64 = 1;
     const PT_DYNAMIC: u64 = 2;
     const PT_INTERP: u64 = 3;

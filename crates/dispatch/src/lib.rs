@@ -38,6 +38,7 @@ use std::path::PathBuf;
 
 pub use choice::{needed, same_source};
 pub use count::Counts;
+pub use elf::{Needs, needs};
 pub use native::{NativePackage, NativeTree};
 pub use table::Table;
 

@@ -14,6 +14,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 
 use block::Content;
+use liblzma::stream::Stream;
 
 /// Length of a `newc` header: the magic and 13 numbers of 8 hexadecimal digits.
 const HEADER: usize = 110;
@@ -24,9 +25,12 @@ const LONGEST_NAME: u64 = 4096;
 /// More than a machine unpacks at boot; what claims to be longer is damaged or hostile.
 const LONGEST: u64 = 4 * block::GIB;
 
+/// Memory that an xz stream may ask for: the largest preset needs 65 MiB.
+const XZ_MEMORY: u64 = 128 << 20;
+
 /// Why an initrd could not be read to its end.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum InitrdError {
+pub enum InitrdError {
     /// A compression that is known and not undone here, or a magic nobody knows.
     #[error("{0}")]
     Unknown(String),
@@ -75,7 +79,7 @@ pub(crate) fn find(
             false => ControlFlow::Continue(()),
         }
     };
-    files(initrd, &mut see)
+    initrd_files(initrd, &mut see)
 }
 
 /// Whether a path lies in the folder of a kernel's modules.
@@ -93,8 +97,9 @@ pub(crate) fn module_name(path: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(name).replace('-', "_"))
 }
 
-/// Shows the path of every file in an initrd, in its order, until told to stop.
-pub(crate) fn files(
+/// Shows the path of every file in an initrd, in its order, until told to stop. Holds 640 KiB and what a decompressor
+/// asks for, at most 128 MiB.
+pub fn initrd_files(
     initrd: impl Read,
     see: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<(), InitrdError> {
@@ -104,7 +109,10 @@ pub(crate) fn files(
     let plain: Box<dyn Read> = match compression(&magic) {
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(packed)?.single_frame()),
         Compression::Gzip => Box::new(flate2::read::GzDecoder::new(packed)),
-        Compression::Xz => Box::new(liblzma::read::XzDecoder::new(packed)),
+        Compression::Xz => {
+            let stream = Stream::new_stream_decoder(XZ_MEMORY, 0).map_err(io::Error::from)?;
+            Box::new(liblzma::read::XzDecoder::new_stream(packed, stream))
+        }
         Compression::Other(name) => return Err(InitrdError::Unknown(format!("is compressed by {name}"))),
         Compression::None => {
             let magic: String = magic.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -272,7 +280,7 @@ mod tests {
 
     fn names(initrd: &[u8]) -> Result<Vec<String>, InitrdError> {
         let mut names = Vec::new();
-        files(initrd, &mut |name| {
+        initrd_files(initrd, &mut |name| {
             names.push(String::from_utf8_lossy(name).into_owned());
             ControlFlow::Continue(())
         })?;

@@ -34,6 +34,7 @@ use std::io;
 use tree::{Tree, TreePath};
 
 use crate::image::Image;
+pub use crate::initrd::{InitrdError, initrd_files};
 pub use crate::rules::{RULES, Rule};
 
 /// How much a finding weighs.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use block::without_escapes;
+
 use crate::spec::{Places, qemu_arguments};
 use crate::{
     Accel, BootError, Disk, Firmware, Launcher, MachineSpec, MetadataService, Programs, Qmp, Stage, console,
@@ -473,7 +475,7 @@ impl Machine {
             Login::In { boot_id: boot_id.to_owned() }
         } else {
             let words = if output.timed_out { "nothing for 60 s" } else { output.stderr.trim() };
-            Login::Refused { words: words.to_owned() }
+            Login::Refused { words: without_escapes(words) }
         })
     }
 }

@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use block::without_escapes;
+
 use crate::boot::{Log, start};
 use crate::program::quoted;
 use crate::{Accel, BootError, Disk, Machine, MachineSpec, Output, Programs, console, http};
@@ -175,7 +177,7 @@ fn timed(
         Err(detail) => (false, detail),
     };
     // Some of it is the guest's own words.
-    let detail = console::without_escapes(&detail);
+    let detail = without_escapes(&detail);
     let verdict = if ok { "holds" } else { "FAILS" };
     log(&format!("{name} {verdict} ({seconds:.1} s): {}", detail.lines().next().unwrap_or_default()));
     Some(CheckResult { name: name.into(), ok, seconds, detail })
@@ -216,7 +218,7 @@ fn attempt(machine: &mut Machine, check: &Check, limit: Duration) -> Result<Seen
         }
         Check::Console { contains } => {
             let said = machine.console();
-            if said.contains(contains) || console::without_escapes(&said).contains(contains) {
+            if said.contains(contains) || without_escapes(&said).contains(contains) {
                 return Ok(Ok(format!("shows `{contains}`")));
             }
             let last = console::telling_lines(&said, SEEN_LINES).join("\n");
@@ -331,7 +333,7 @@ fn failure(output: &Output) -> String {
 
 /// The first lines of a text, shortened, without colours.
 fn excerpt(text: &str) -> String {
-    let lines = text.lines().map(console::without_escapes).filter(|line| !line.trim().is_empty());
+    let lines = text.lines().map(without_escapes).filter(|line| !line.trim().is_empty());
     let short = |line: String| match line.char_indices().nth(SEEN_WIDTH) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

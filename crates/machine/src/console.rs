@@ -1,5 +1,7 @@
 use std::fmt;
 
+use block::without_escapes;
+
 /// How far a boot came, by what the machine said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
@@ -154,52 +156,6 @@ pub fn telling_lines(console: &str, most: usize) -> Vec<String> {
     telling.into_iter().chain(tail).cloned().collect()
 }
 
-/// A text without escape sequences and other characters that tell a terminal to do something: what a guest says may be
-/// shown. Line breaks and tabs stay. Where a sequence moves the cursor to a place, a line ends.
-pub fn without_escapes(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        let sequence = match character {
-            '\u{1b}' => characters.next(),
-            // The same in one character.
-            '\u{80}'..='\u{9f}' => char::from_u32(u32::from(character) - 0x40),
-            '\n' | '\t' => {
-                clean.push(character);
-                None
-            }
-            // Those that turn the direction of writing make a line look like another one.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => None,
-            character if character.is_control() => None,
-            character => {
-                clean.push(character);
-                None
-            }
-        };
-        match sequence {
-            // A control sequence ends with a character from `@` to `~`.
-            Some('[') => {
-                let end = characters.by_ref().find(|c| ('@'..='~').contains(c));
-                if end == Some('H') {
-                    clean.push('\n');
-                }
-            }
-            // Commands to the terminal or the operating system end with BEL or ESC \.
-            Some(']' | 'P' | 'X' | '^' | '_') => {
-                while let Some(c) = characters.next() {
-                    let ends = matches!(c, '\u{7}' | '\u{9c}')
-                        || (c == '\u{1b}' && characters.next_if_eq(&'\\').is_some());
-                    if ends {
-                        break;
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    clean
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,21 +237,5 @@ mod tests {
         let mut console = String::from("one failed\nnothing\ntwo: error\nFast TSC calibration failed\n");
         console.extend((0..40).map(|line| format!("line {line}\n")));
         assert_eq!(telling_lines(&console, 2), ["one failed", "two: error", "line 38", "line 39"]);
-    }
-
-    #[test]
-    fn escapes_are_dropped() {
-        assert_eq!(without_escapes("[\u{1b}[0;32m  OK  \u{1b}[0m]\r"), "[  OK  ]");
-        assert_eq!(without_escapes("a\u{1b}]0;title\u{7}b\u{1b}]0;t\u{1b}\\c\u{1b}"), "abc");
-        assert_eq!(without_escapes("a\u{1b}[01;05Hb\u{1b}[12"), "a\nb");
-    }
-
-    #[test]
-    fn nothing_that_a_guest_says_reaches_a_terminal_as_a_command() {
-        let hostile = "\u{1b}]52;c;cm0gLXJm\u{7}clip\u{1b}P$q\u{1b}\\\u{9b}2Jclear\u{9d}0;title\u{9c}\u{8}\u{7f}\u{0}\u{7}\u{e}\
-                       \u{1b}\u{1b}[31m\u{202e}drow\u{2066}\tand\nline\u{1b}cend";
-        let clean = without_escapes(hostile);
-        assert_eq!(clean, "clipclear[31mdrow\tand\nlineend");
-        assert_eq!(without_escapes(&clean), clean);
     }
 }

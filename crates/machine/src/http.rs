@@ -9,9 +9,11 @@ const LONGEST_HEAD: u64 = 64 << 10;
 
 /// What a web server answered.
 #[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) status: u16,
-    pub(crate) body: Vec<u8>,
+pub struct Page {
+    /// The status: 200 when all is well.
+    pub status: u16,
+    /// The page, its first 16 MiB.
+    pub body: Vec<u8>,
 }
 
 /// A GET of `path` from a port of 127.0.0.1; `limit` holds for all of it, however slowly the page comes.
@@ -71,7 +73,8 @@ fn line(input: &mut impl BufRead, left: &mut u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&raw).trim_end().to_owned())
 }
 
-pub(crate) fn read_page(input: &mut impl BufRead) -> io::Result<Page> {
+/// Reads the answer to a GET. A head of more than 64 KiB, and a page that is cut off, are errors.
+pub fn read_page(input: &mut impl BufRead) -> io::Result<Page> {
     let mut left = LONGEST_HEAD;
     loop {
         let first = line(input, &mut left)?;

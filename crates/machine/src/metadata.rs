@@ -152,6 +152,11 @@ impl Instance {
         leaves
     }
 
+    /// Answers requests as the metadata service does, one after the other, until there are no more or one cannot be read.
+    pub fn converse(&self, input: &mut impl BufRead, output: &mut impl Write) -> io::Result<()> {
+        Shared { instance: self.clone(), started: Instant::now() }.converse(input, output)
+    }
+
     /// The answer to a GET of `path` by someone who may ask: the bytes, or `None` where there is nothing.
     ///
     /// A folder answers with its entries, one a line, those that are folders with a slash at the end.
@@ -286,21 +291,26 @@ impl Shared {
         let _ = connection.set_read_timeout(Some(SILENCE_LIMIT));
         let _ = connection.set_write_timeout(Some(SILENCE_LIMIT));
         let Ok(mut output) = connection.try_clone() else { return };
-        let mut input = BufReader::new(connection);
+        // When the guest is gone, there is nobody to tell.
+        let _ = self.converse(&mut BufReader::new(connection), &mut output);
+    }
+
+    /// Answers one request after the other until the guest has no more, or says something that is none.
+    fn converse(&self, input: &mut impl BufRead, output: &mut impl Write) -> io::Result<()> {
         loop {
-            let request = match read_request(&mut input) {
+            let request = match read_request(input) {
                 Ok(Some(request)) => request,
-                Ok(None) => return,
+                Ok(None) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    let _ = write_response(&mut output, &Response::error(400, "Bad Request"), false, true);
-                    return;
+                    return write_response(output, &Response::error(400, "Bad Request"), false, true);
                 }
-                Err(_) => return,
+                Err(error) => return Err(error),
             };
             let close = request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
             let head = request.method == "HEAD";
-            if write_response(&mut output, &self.answer(&request), head, close).is_err() || close {
-                return;
+            write_response(output, &self.answer(&request), head, close)?;
+            if close {
+                return Ok(());
             }
         }
     }
@@ -399,7 +409,7 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Option<Request>> {
     Ok(Some(request))
 }
 
-fn write_response(output: &mut UnixStream, response: &Response, head: bool, close: bool) -> io::Result<()> {
+fn write_response(output: &mut impl Write, response: &Response, head: bool, close: bool) -> io::Result<()> {
     let mut bytes = format!("HTTP/1.1 {} {}\r\n", response.status, response.reason).into_bytes();
     for (name, value) in &response.headers {
         bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());

@@ -38,6 +38,7 @@ mod dpkg;
 mod error;
 mod install;
 mod lay;
+mod lines;
 mod order;
 mod package;
 mod programs;

@@ -8,6 +8,7 @@ use dispatch::{Counts, Machine, NativeTree, Table};
 use sandbox::{Input, Sandbox};
 
 use crate::error::{Error, OnFile};
+use crate::lines::Lines;
 
 /// Who is told what happens while a root is made.
 pub trait Progress: Sync {
@@ -162,10 +163,9 @@ impl<'a> Programs<'a> {
             dispatch.write()?;
         }
         let mut tail: std::collections::VecDeque<String> = std::collections::VecDeque::new();
-        let mut open = Vec::new();
+        let mut lines = Lines::default();
         let progress = self.progress;
-        let mut take = |line: &[u8]| {
-            let line = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+        let mut take = |line: String| {
             progress.line(&line);
             on_line(&line);
             if tail.len() == TAIL_LINES {
@@ -173,17 +173,9 @@ impl<'a> Programs<'a> {
             }
             tail.push_back(line);
         };
-        let exit = sandbox.run(argv, input, &mut |bytes| {
-            open.extend_from_slice(bytes);
-            while let Some(end) = open.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = open.drain(..=end).collect();
-                take(&line[..end]);
-            }
-        });
+        let exit = sandbox.run(argv, input, &mut |bytes| lines.push(bytes, &mut take));
         let exit = exit.map_err(|source| Error::Sandbox { what: what.into(), source })?;
-        if !open.is_empty() {
-            take(&open);
-        }
+        lines.finish(&mut take);
         for note in &exit.notes {
             if !self.notes.contains(note) {
                 self.notes.push(note.clone());

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
@@ -71,7 +71,18 @@ pub(crate) enum Report {
     Ended(i32),
     /// uname answers what the kernel says.
     RealUname(i32),
+    /// So many processes ran at once that the sandbox was ended.
+    TooMany(u32),
 }
+
+/// More processes at once end the sandbox: no package needs a hundredth, and a fork bomb must not take the host along.
+pub(crate) const MOST_PROCESSES: u32 = 4096;
+
+/// How often they are counted.
+const COUNT_EVERY: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// And after how many signals and calls at the latest.
+const COUNT_ROUNDS: u32 = 64;
 
 /// Where a [`Report::Stage`] failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +119,7 @@ impl Report {
             Report::Execute(errno) => (2, 0, errno),
             Report::Ended(status) => (3, 0, status),
             Report::RealUname(errno) => (4, 0, errno),
+            Report::TooMany(processes) => (5, processes, 0),
         };
         let mut bytes = [0; Self::LENGTH];
         let words = [kind.to_le_bytes(), number.to_le_bytes(), value.to_le_bytes()];
@@ -127,6 +139,7 @@ impl Report {
             2 => Report::Execute(value),
             3 => Report::Ended(value),
             4 => Report::RealUname(value),
+            5 => Report::TooMany(word(4)),
             _ => return None,
         })
     }
@@ -186,6 +199,7 @@ pub(crate) fn first_process(plan: &mut Plan, descriptors: &Descriptors<'_>) -> !
     }
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     limits();
+    be_first_to_go();
     let ended = must(Stage::Session, sys::child_signals());
     // From now on nobody may look into this process, which is a copy of the baker's memory.
     must(
@@ -229,6 +243,8 @@ fn limits() {
         (Resource::Nofile, Some(1024), Some(4096)),
         (Resource::Core, Some(0), Some(0)),
         (Resource::Stack, Some(8 << 20), None),
+        // The kernel holds this against ordinary users only; root's processes are counted by `serve`.
+        (Resource::Nproc, Some(2 * MOST_PROCESSES as u64), Some(2 * MOST_PROCESSES as u64)),
     ] {
         let least = |wanted: Option<u64>, allowed: Option<u64>| match (wanted, allowed) {
             (Some(wanted), Some(allowed)) => Some(wanted.min(allowed)),
@@ -238,6 +254,16 @@ fn limits() {
         let maximum = least(hard, most);
         let limit = Rlimit { current: least(soft, maximum), maximum };
         must(Stage::Limits, rustix::process::setrlimit(resource, limit).map_err(Into::into));
+    }
+}
+
+/// When the machine runs out of memory, what runs in here is ended before anything of the host's.
+fn be_first_to_go() {
+    if let Ok(file) =
+        rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+    {
+        // A host that does not let us has its own rules.
+        let _ = rustix::io::write(&file, b"500");
     }
 }
 
@@ -291,16 +317,26 @@ fn become_program(program: &Program) -> ! {
 
 fn serve(program: i32, ended: &OwnedFd, listener: Option<&OwnedFd>, uname: &[u8]) -> ! {
     let mut told = false;
+    let mut rounds = 0_u32;
     loop {
         let mut events = [
             PollFd::new(ended, PollFlags::IN),
             // Without a listener, the same descriptor twice.
             PollFd::new(listener.unwrap_or(ended), PollFlags::IN),
         ];
-        if let Err(error) = poll(&mut events, None)
-            && error != Errno::INTR
-        {
-            sys::exit(1);
+        let happened = match poll(&mut events, Some(&COUNT_EVERY)) {
+            Ok(happened) => happened,
+            Err(Errno::INTR) => 1,
+            Err(_) => sys::exit(1),
+        };
+        // A crowd may be silent, or make so much noise that no silence comes.
+        rounds = rounds.wrapping_add(1);
+        if happened == 0 || rounds.is_multiple_of(COUNT_ROUNDS) {
+            let processes = count_processes();
+            if processes > MOST_PROCESSES {
+                report(Report::TooMany(processes));
+                sys::exit(1);
+            }
         }
         if let Some(listener) = listener
             && events[1].revents().contains(PollFlags::IN)
@@ -318,6 +354,23 @@ fn serve(program: i32, ended: &OwnedFd, listener: Option<&OwnedFd>, uname: &[u8]
             }
         }
     }
+}
+
+/// How many processes there are in here; counting ends soon after the limit.
+fn count_processes() -> u32 {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(folder) = rustix::fs::open(c"/proc", flags, Mode::empty()) else { return 0 };
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 8192];
+    let mut entries = rustix::fs::RawDir::new(folder, &mut buffer);
+    let mut processes = 0;
+    while let Some(Ok(entry)) = entries.next() {
+        let number = entry.file_name().to_bytes().iter().all(u8::is_ascii_digit);
+        processes += u32::from(number);
+        if processes > MOST_PROCESSES {
+            break;
+        }
+    }
+    processes
 }
 
 fn answer_uname(listener: impl AsFd, uname: &[u8], told: &mut bool) {
@@ -347,8 +400,13 @@ mod tests {
     #[test]
     fn reports_survive_the_pipe() {
         let stages = STAGES.map(|stage| Report::Stage(stage, -7));
-        let others =
-            [Report::Step(99, 1), Report::Execute(2), Report::Ended(0x7f00), Report::RealUname(libc::EBUSY)];
+        let others = [
+            Report::Step(99, 1),
+            Report::Execute(2),
+            Report::Ended(0x7f00),
+            Report::RealUname(libc::EBUSY),
+            Report::TooMany(5000),
+        ];
         for report in stages.into_iter().chain(others) {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }

@@ -36,6 +36,12 @@
 //! is called with the program's path, its argv\[0\] and its arguments, with the program open at AT_EXECFD; it works in
 //! any root and any folder, because the kernel opened it when it was registered.
 //!
+//! # What a program can use up
+//! At most 4096 processes run at once: a program that starts more is ended with all of them (threads count too where
+//! the baker is an ordinary user). When memory runs out, the kernel ends programs in sandboxes before others. `/tmp` and `/run`
+//! hold half of the memory each, the root and writable binds as much as the disk below them has. Output is handed on as
+//! it comes. There is no limit of time.
+//!
 //! # What it leaves behind
 //! Mount points that are missing in the root (`/dev`, `/proc`, `/run`, `/tmp`, targets of binds and hidden files) are
 //! made before a run and taken away after it, and their folders get their times back. Only a baker that is killed

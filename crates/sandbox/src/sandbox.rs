@@ -169,6 +169,14 @@ pub enum SandboxError {
     /// The sandbox was killed from outside.
     #[error("the sandbox was killed from outside before its program had ended")]
     Lost,
+    /// What the program started was too much.
+    #[error("{program:?} was ended: it had started more than {most} processes, which ran all at once")]
+    TooManyProcesses {
+        /// The program, as it was named.
+        program: OsString,
+        /// How many may run at once.
+        most: u32,
+    },
     /// A system call of the baker failed.
     #[error("cannot {what}: {source}")]
     System {
@@ -423,6 +431,12 @@ impl Sandbox {
                     return Err(SandboxError::Execute {
                         program: program.to_owned(),
                         source: io::Error::from_raw_os_error(errno),
+                    });
+                }
+                Report::TooMany(_) => {
+                    return Err(SandboxError::TooManyProcesses {
+                        program: program.to_owned(),
+                        most: inside::MOST_PROCESSES,
                     });
                 }
                 Report::Ended(status) => {

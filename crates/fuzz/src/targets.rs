@@ -1,0 +1,41 @@
+//! The targets: one for each parser of foreign data.
+
+mod archives;
+mod debian;
+mod disks;
+mod guests;
+mod images;
+mod recipes;
+
+use crate::Target;
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    archives::TAR,
+    archives::DEB,
+    debian::CONTROL,
+    debian::RELATION,
+    debian::VERSION,
+    debian::IN_RELEASE,
+    debian::KEYS,
+    debian::PACKAGES,
+    debian::APT_SOURCES,
+    recipes::RECIPE,
+    recipes::LOCK,
+    disks::VMDK,
+    guests::CONSOLE,
+    guests::HTTP_REPLY,
+    guests::METADATA,
+    images::ELF,
+    images::INITRD,
+    images::LINT,
+    images::MANIFEST,
+];
+
+/// The input as text, cut where it is no longer UTF-8.
+fn text(input: &[u8]) -> &str {
+    match std::str::from_utf8(input) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&input[..error.valid_up_to()]).unwrap_or_default(),
+    }
+}

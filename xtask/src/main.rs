@@ -2,6 +2,8 @@
 //! the program itself lives in `crates/cli`, the suites in `crates/*/tests` and `crates/cli/benches`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
+mod dependencies;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ Usage: cargo xtask COMMAND
        --thorough           also those that take an hour: full emulation, more hosts, every machine
   bench bake                our bake against mmdebstrap, mke2fs and partitioning, in one run
   fuzz [TARGET…] [OPTION…]  feed parsers of foreign data with hostile input; `fuzz --help` tells more
-  ci                        formatting, lints, generated files, a minute of `fuzz`, then `test`
+  ci                        formatting, lints, generated files, dependencies, a minute of `fuzz`, then `test`
   generate                  write the generated files anew (recipes/recipe.schema.json)
 ";
 
@@ -145,6 +147,8 @@ fn ci() -> Result<()> {
         );
     }
     println!("xtask: generated files are up to date");
+    dependencies::have_reasons(root())?;
+    dependencies::deny(root(), &target_folder())?;
     if fuzz(&["--minutes".into(), "1".into()])? != ExitCode::SUCCESS {
         bail!("a fuzz target fails (see above)");
     }

@@ -52,7 +52,7 @@ pub(crate) fn prepare(
     let native = native_packages(wish, resolved, context)?;
     let requests: Vec<FileRequest> =
         native.iter().map(|package| file_request(&resolved.lock, package)).collect();
-    let downloaded = context.fetch(&requests, &resolved.mirrors, None)?;
+    let downloaded = context.fetch(&requests, &resolved.mirrors, resolved.lock.suite())?;
     let packages: Vec<NativePackage> = native
         .into_iter()
         .zip(downloaded.paths)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use debian::cache::Cache;
 use debian::control::Paragraph;
-use debian::download::{FileRequest, download};
+use debian::download::{DownloadError, FileRequest, Gone, download};
 use debian::fetch::Progress;
 use debian::mirror::{ChosenBy, HostSources, Mirrors, choose_mirrors};
 use debian::openpgp::KeyRing;
@@ -23,7 +23,7 @@ use crate::{Error, Report, Unit};
 
 /// The versions of our own writers that shape an image's bytes. Raised with every change that makes other bytes from
 /// the same lock.
-pub const WRITERS: [(&str, u32); 5] = [("disk", 1), ("ext4", 1), ("fat", 1), ("rootfs", 2), ("vmdk", 1)];
+pub const WRITERS: [(&str, u32); 5] = [("disk", 1), ("ext4", 1), ("fat", 1), ("rootfs", 3), ("vmdk", 1)];
 
 /// What may be done to the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Context<'_> {
         &self,
         files: &[FileRequest],
         mirrors: &Mirrors,
-        known: Option<&Universe>,
+        suite: &str,
     ) -> Result<debian::download::Downloaded, Error> {
         let total = files.iter().map(|file| file.size).sum();
         let progress = Downloads::new(self.report, Some(total), "of packages");
@@ -100,7 +100,36 @@ impl Context<'_> {
         if count > 0 {
             self.report.line(&format!("fetching {count} of {} packages, {} MiB", files.len(), bytes >> 20));
         }
-        Ok(download(files, mirrors, &cache, known, &progress)?)
+        download(files, mirrors, &cache, &progress).map_err(|error| match error {
+            DownloadError::Gone { mut packages, asked } => {
+                self.name_replacements(&mut packages, files, mirrors, suite);
+                DownloadError::Gone { packages, asked }.into()
+            }
+            other => other.into(),
+        })
+    }
+
+    /// Asks the mirror's indexes what it has instead. Not being able to tell is no error of its own.
+    fn name_replacements(&self, gone: &mut [Gone], files: &[FileRequest], mirrors: &Mirrors, suite: &str) {
+        let mut architectures: Vec<&str> = files.iter().map(|file| file.architecture.as_str()).collect();
+        architectures.retain(|architecture| *architecture != "all");
+        architectures.sort_unstable();
+        architectures.dedup();
+        for architecture in architectures {
+            match self.universe(mirrors, suite, None, architecture) {
+                Ok((universe, _)) => {
+                    let of_it =
+                        |package: &Gone| ["all", architecture].contains(&package.architecture.as_str());
+                    let (mut known, rest): (Vec<Gone>, Vec<Gone>) = gone.iter().cloned().partition(of_it);
+                    debian::download::name_replacements(&mut known, &universe);
+                    gone.clone_from_slice(&[known, rest].concat());
+                }
+                Err(error) => {
+                    self.report.line(&format!("what replaced them cannot be told: {error}"));
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -258,7 +287,7 @@ fn pin(
             pinned.push((package.name.clone(), version));
         }
     }
-    let fetched = context.fetch(&gone, mirrors, None)?;
+    let fetched = context.fetch(&gone, mirrors, lock.suite())?;
     for (file, path) in gone.iter().zip(&fetched.paths) {
         let control =
             debian::deb::open(path).and_then(|mut deb| deb.control()).map_err(rootfs::Error::from)?;
@@ -417,7 +446,7 @@ pub(crate) fn package_files(
     let locked = resolved.lock.for_arch(arch).map_or(&[][..], |locked| &locked.packages);
     let requests: Vec<FileRequest> =
         locked.iter().map(|package| file_request(&resolved.lock, package)).collect();
-    let downloaded = context.fetch(&requests, &resolved.mirrors, None)?;
+    let downloaded = context.fetch(&requests, &resolved.mirrors, resolved.lock.suite())?;
     let files = locked.iter().zip(downloaded.paths).map(|(package, path)| PackageFile {
         name: package.name.clone(),
         version: package.version.clone(),
@@ -453,7 +482,7 @@ impl Provider for ToolPackages<'_> {
         let solution = solve(&universe, &Request { install, ..Request::default() })?;
         let requests: Vec<FileRequest> =
             solution.packages.iter().map(|chosen| chosen.package.request()).collect();
-        let downloaded = context.fetch(&requests, &mirrors, Some(&universe))?;
+        let downloaded = context.fetch(&requests, &mirrors, tools::SUITE)?;
         let fetched = requests.into_iter().zip(downloaded.paths).map(|(request, path)| Fetched {
             package: tools::Package { name: request.name, version: request.version },
             path,

@@ -42,25 +42,45 @@ pub struct Downloaded {
     pub fetched_bytes: u64,
 }
 
+/// A package whose version no mirror has any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The package.
+    pub name: String,
+    /// Its architecture, or `all`.
+    pub architecture: String,
+    /// The version that was asked for.
+    pub version: String,
+    /// The newest version that the mirror has instead, where that is known.
+    pub now: Option<String>,
+}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} ({})", self.name, self.version, self.architecture)?;
+        match &self.now {
+            Some(now) => write!(f, ", replaced by {now}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Why a package could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// No mirror has this version any more.
+    /// No mirror has these versions any more.
     #[error(
-        "{name} {version}: no mirror has this version any more (asked: {}).{} \
+        "{} no mirror has any more (asked: {}):{}\n\
          Use a mirror that keeps old versions, or renew the lock with --update",
+        if packages.len() == 1 { "a package that".to_owned() } else { format!("{} packages that", packages.len()) },
         asked.join(", "),
-        now.as_ref().map_or_else(String::new, |now| format!(" The mirror has {now} now."))
+        packages.iter().map(|gone| format!("\n  {gone}")).collect::<String>()
     )]
     Gone {
-        /// The package.
-        name: String,
-        /// The version that was asked for.
-        version: String,
+        /// Each of them, in the order of the requests.
+        packages: Vec<Gone>,
         /// The addresses that were asked.
         asked: Vec<String>,
-        /// The version that the mirror has now, if that is known.
-        now: Option<String>,
     },
     /// A download failed.
     #[error("{name} {version}: {error}")]
@@ -76,12 +96,11 @@ pub enum DownloadError {
 }
 
 /// Fetches files, several at a time, into the cache, and checks their size and SHA-256. A file that an archive lacks
-/// is looked for in the other archives too. `known` tells, for errors, which versions there are now.
+/// is looked for in the other archives too; what none has is told at the end, all of it at once.
 pub fn download(
     files: &[FileRequest],
     mirrors: &Mirrors,
     cache: &Cache,
-    known: Option<&Universe>,
     progress: &dyn Progress,
 ) -> Result<Downloaded, DownloadError> {
     let fetcher = Fetcher::new();
@@ -89,10 +108,28 @@ pub fn download(
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(files[*index].size));
     let done = parallel(&order, CONNECTIONS, |index| {
-        one(&fetcher, &files[*index], mirrors, cache, known, progress).map(|(path, hit)| (*index, path, hit))
+        one(&fetcher, &files[*index], mirrors, cache, progress).map(|found| (*index, found))
     })?;
+    let mut gone: Vec<usize> =
+        done.iter().filter(|(_, found)| found.is_none()).map(|(index, _)| *index).collect();
+    if !gone.is_empty() {
+        gone.sort_unstable();
+        let packages = gone.iter().map(|index| &files[*index]).map(|file| Gone {
+            name: file.name.clone(),
+            architecture: file.architecture.clone(),
+            version: file.version.clone(),
+            now: None,
+        });
+        let mut asked: Vec<String> = Vec::new();
+        for archive in gone.iter().flat_map(|index| mirrors.archives(&files[*index].role)) {
+            if asked.iter().all(|there| there != archive) {
+                asked.push(archive.to_owned());
+            }
+        }
+        return Err(DownloadError::Gone { packages: packages.collect(), asked });
+    }
     let mut downloaded = Downloaded { paths: vec![PathBuf::new(); files.len()], hits: 0, fetched_bytes: 0 };
-    for (index, path, hit) in done {
+    for (index, (path, hit)) in done.into_iter().filter_map(|(index, found)| Some((index, found?))) {
         downloaded.paths[index] = path;
         if hit {
             downloaded.hits += 1;
@@ -103,28 +140,27 @@ pub fn download(
     Ok(downloaded)
 }
 
+/// Where a file is, and whether it was there already; none when every archive says that it has no such file.
 fn one(
     fetcher: &Fetcher,
     file: &FileRequest,
     mirrors: &Mirrors,
     cache: &Cache,
-    known: Option<&Universe>,
     progress: &dyn Progress,
-) -> Result<(PathBuf, bool), DownloadError> {
+) -> Result<Option<(PathBuf, bool)>, DownloadError> {
     let fail = |error| DownloadError::Fetch { name: file.name.clone(), version: file.version.clone(), error };
     if let Some(path) = cache.get(file.sha256, file.size).map_err(|error| fail(error.into()))? {
-        return Ok((path, true));
+        return Ok(Some((path, true)));
     }
     let what = format!("{} {}", file.name, file.version);
     progress.started(&what, Some(file.size));
-    let mut asked = Vec::new();
     let mut failure = None;
     for archive in mirrors.archives(&file.role) {
         let url = format!("{archive}/{}", escape(&file.filename));
         match fetcher.verified(&url, file.size, file.sha256, cache, progress) {
             Ok(path) => {
                 progress.finished(&what);
-                return Ok((path, false));
+                return Ok(Some((path, false)));
             }
             // No other mirror mends this machine.
             Err(error @ FetchError::Cache(_)) => {
@@ -136,20 +172,19 @@ fn one(
                     progress.note(&error.to_string());
                     failure.get_or_insert(error);
                 }
-                asked.push(archive.to_owned());
             }
         }
     }
     progress.finished(&what);
-    Err(match failure {
-        Some(error) => fail(error),
-        None => DownloadError::Gone {
-            name: file.name.clone(),
-            version: file.version.clone(),
-            asked,
-            now: known.and_then(|all| Some(all.version(*all.versions_of(&file.name).first()?).to_owned())),
-        },
-    })
+    failure.map_or(Ok(None), |error| Err(fail(error)))
+}
+
+/// Names what the repositories have instead of packages that are gone: the newest version of each.
+pub fn name_replacements(gone: &mut [Gone], universe: &Universe) {
+    for package in gone.iter_mut().filter(|package| package.now.is_none()) {
+        let newest = universe.versions_of(&package.name).first();
+        package.now = newest.map(|id| universe.version(*id).to_owned());
+    }
 }
 
 /// Escapes what may not stand in an address as it is: Debian's names hold `+` and `~`, and both are safe.

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use crate::cache::Cache;
 use crate::deb::{Deb, DebError};
-use crate::download::{DownloadError, Downloaded, FileRequest, download};
+use crate::download::{DownloadError, Downloaded, FileRequest, download, name_replacements};
 use crate::fetch::Progress;
 use crate::mirror::Mirrors;
 use crate::repository::{LoadOptions, RepositoryError, SourceInfo};
@@ -112,6 +112,12 @@ impl PackageSource for DebianSource<'_> {
     }
 
     fn fetch(&self, files: &[FileRequest], progress: &dyn Progress) -> Result<Downloaded, DebianError> {
-        Ok(download(files, &self.mirrors, self.cache, Some(&self.universe), progress)?)
+        let downloaded = download(files, &self.mirrors, self.cache, progress);
+        Ok(downloaded.map_err(|mut error| {
+            if let DownloadError::Gone { packages, .. } = &mut error {
+                name_replacements(packages, &self.universe);
+            }
+            error
+        })?)
     }
 }

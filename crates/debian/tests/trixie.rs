@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use debian::cache::Cache;
-use debian::download::download;
+use debian::download::{DownloadError, download, name_replacements};
 use debian::fetch::{Fetcher, Progress};
 use debian::mirror::{HostSources, Mirrors, choose_mirrors};
 use debian::openpgp::KeyRing;
@@ -330,7 +330,7 @@ fn real_packages_are_read_as_dpkg_reads_them() {
         .iter()
         .map(|name| world.universe.package(world.universe.versions_of(name)[0]).unwrap().request())
         .collect();
-    let downloaded = download(&files, &world.mirrors, &world.cache, None, &Notes).unwrap();
+    let downloaded = download(&files, &world.mirrors, &world.cache, &Notes).unwrap();
     for (name, path) in names.iter().zip(&downloaded.paths) {
         assert_eq!(as_we_see_it(path), as_dpkg_sees_it(path), "{name}");
         let control = debian::Deb::open(path).unwrap().control().unwrap();
@@ -376,12 +376,15 @@ fn packages_are_fetched_once() {
         .filter(|one| one.package.name == "cowsay")
         .map(|one| one.package.request())
         .collect();
-    download(&files, &world.mirrors, &world.cache, Some(&world.universe), &Notes).unwrap();
-    let again = download(&files, &world.mirrors, &world.cache, Some(&world.universe), &Notes).unwrap();
+    download(&files, &world.mirrors, &world.cache, &Notes).unwrap();
+    let again = download(&files, &world.mirrors, &world.cache, &Notes).unwrap();
     assert_eq!((again.hits, again.fetched_bytes), (1, 0));
     let mut gone = files[0].clone();
     gone.filename = gone.filename.replace("cowsay_", "cowsay_9");
     gone.sha256 = debian::Deb::open(&again.paths[0]).map(|_| block::Digest::of(b"other")).unwrap();
-    let error = download(&[gone], &world.mirrors, &world.cache, Some(&world.universe), &Notes).unwrap_err();
-    assert!(error.to_string().contains("The mirror has 3."), "{error}");
+    let mut error = download(&[gone], &world.mirrors, &world.cache, &Notes).unwrap_err();
+    if let DownloadError::Gone { packages, .. } = &mut error {
+        name_replacements(packages, &world.universe);
+    }
+    assert!(error.to_string().contains("replaced by 3."), "{error}");
 }

@@ -161,6 +161,12 @@ impl Lock {
         self.archs.get(&arch)
     }
 
+    /// The suite of the release itself: `trixie`. Empty for a lock without sources.
+    pub fn suite(&self) -> &str {
+        let main = self.sources.iter().find(|source| source.role == SourceRole::Main);
+        main.map_or("", |source| &source.suite)
+    }
+
     /// The SHA-256 of the lock's text without what shapes no image (`native`): the same for the same content, however it
     /// came about and whatever kind of machine wrote it.
     pub fn digest(&self) -> Digest {

@@ -148,8 +148,7 @@ impl House {
             let (_, older, _) = kernels.pop().expect("a kernel before the newest");
             println!("      kernels: {older} and then {newer}");
             let request: FileRequest = package.request();
-            let mut fetched =
-                debian::download(&[request], &mirrors, &cache, Some(&universe), &Silent).unwrap();
+            let mut fetched = debian::download(&[request], &mirrors, &cache, &Silent).unwrap();
             Kernels { older, newer, newer_deb: fetched.paths.remove(0) }
         })
     }

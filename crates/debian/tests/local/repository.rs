@@ -3,7 +3,7 @@ use std::path::Path;
 
 use block::Digest;
 use debian::cache::Cache;
-use debian::download::{DownloadError, FileRequest, download};
+use debian::download::{DownloadError, FileRequest, download, name_replacements};
 use debian::fetch::{FetchError, Fetcher, Progress, Silent};
 use debian::mirror::{ChosenBy, Mirrors};
 use debian::repository::{LoadOptions, RepositoryError, SourceInfo};
@@ -289,7 +289,7 @@ fn a_cache_that_cannot_be_written_is_no_fault_of_a_mirror() {
     let cache = Cache::open(cache_folder.path()).unwrap();
     fs::remove_dir(cache_folder.path().join("incoming")).unwrap();
     let notes = Notes::default();
-    let error = download(&[file("a", b"a", "main")], &mirrors, &cache, None, &notes).unwrap_err();
+    let error = download(&[file("a", b"a", "main")], &mirrors, &cache, &notes).unwrap_err();
     assert!(matches!(&error, DownloadError::Fetch { error: FetchError::Cache(_), .. }), "{error}");
     assert!(error.to_string().contains("incoming"), "{error}");
     assert!(notes.0.lock().unwrap().is_empty());
@@ -344,8 +344,8 @@ fn a_server_that_refuses_is_not_one_that_lacks() {
         security_fallback: None,
         chosen_by: ChosenBy::Recipe,
     };
-    download(&[file("a", b"a", "main")], &mirrors, &cache, None, &Silent).unwrap();
-    let error = download(&[file("b", b"b", "main")], &mirrors, &cache, None, &Silent).unwrap_err();
+    download(&[file("a", b"a", "main")], &mirrors, &cache, &Silent).unwrap();
+    let error = download(&[file("b", b"b", "main")], &mirrors, &cache, &Silent).unwrap_err();
     assert!(
         matches!(
             &error,
@@ -379,20 +379,27 @@ fn locked_files_are_fetched_without_an_index_from_whichever_archive_has_them() {
         file("moved", b"moved", "security"),
         file("c d", b"content of c", "security"),
     ];
-    let first = download(&files, &mirrors, &cache, None, &Silent).unwrap();
+    let first = download(&files, &mirrors, &cache, &Silent).unwrap();
     assert_eq!((first.hits, first.fetched_bytes), (0, 29));
     assert_eq!(fs::read(&first.paths[2]).unwrap(), b"content of c");
-    let second = download(&files, &mirrors, &cache, None, &Silent).unwrap();
+    let second = download(&files, &mirrors, &cache, &Silent).unwrap();
     assert_eq!((second.hits, second.fetched_bytes), (3, 0));
     let packages = "Package: gone\nVersion: 3\nArchitecture: all\n";
     let universe =
         Universe::from_texts("amd64", vec![("Packages".into(), "main".into(), packages.into())]).unwrap();
-    let error =
-        download(&[file("gone", b"gone", "main")], &mirrors, &cache, Some(&universe), &Silent).unwrap_err();
-    assert!(
-        matches!(&error, DownloadError::Gone { now: Some(now), asked, .. } if now == "3" && asked.len() == 2)
+    // All that is gone is told at once, and what the repositories have instead.
+    let files =
+        [file("gone", b"gone", "main"), file("a", b"content of a", "main"), file("lost", b"", "security")];
+    let error = download(&files, &mirrors, &cache, &Silent).unwrap_err();
+    let DownloadError::Gone { mut packages, asked } = error else { panic!("{error}") };
+    assert_eq!(asked.len(), 2);
+    name_replacements(&mut packages, &universe);
+    let asked = vec!["http://mirror/debian".to_owned()];
+    assert_eq!(
+        DownloadError::Gone { packages, asked }.to_string(),
+        "2 packages that no mirror has any more (asked: http://mirror/debian):\n  gone 1 (all), replaced by 3\n  \
+         lost 1 (all)\nUse a mirror that keeps old versions, or renew the lock with --update"
     );
-    assert!(error.to_string().starts_with("gone 1: no mirror has this version any more"), "{error}");
 }
 
 #[test]
@@ -473,7 +480,7 @@ fn a_lock_is_added_to_although_the_repository_has_moved_on() {
             .unwrap();
     let mut source = DebianSource::new(universe, sources, mirrors, &cache);
     let gone = source.keep(&locked, &Silent).unwrap_err();
-    assert!(gone.to_string().contains("a 1: no mirror has this version any more"), "{gone}");
+    assert!(gone.to_string().contains("\n  a 1 (all), replaced by 2\n"), "{gone}");
     old.iter().for_each(|(_, bytes)| drop(cache.put(bytes).unwrap()));
     source.keep(&locked, &Silent).unwrap();
     let pinned =

@@ -272,11 +272,11 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
-/// Looks for mistakes in a recipe, for every architecture that it names, and bakes nothing. Warnings go to the report.
-pub fn validate(path: &Path, set: Vec<(String, String)>, report: &dyn Report) -> Result<(), Error> {
+/// Looks for mistakes in a recipe, for every architecture that it names, and bakes nothing. Gives what deserves a look
+/// though the recipe can be baked.
+pub fn validate(path: &Path, set: Vec<(String, String)>) -> Result<recipe::Diagnostics, Error> {
     let source = recipe::load(path, &recipe::LoadOptions { set })?;
-    warn(&source, report);
-    Ok(())
+    Ok(recipe::Diagnostics(source.warnings().to_vec()))
 }
 
 fn warn(source: &recipe::Source, report: &dyn Report) {

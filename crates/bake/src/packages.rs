@@ -305,7 +305,11 @@ fn solve_recipe(
     let mut install: Vec<(String, Option<Version>)> = Vec::new();
     for package in &recipe.packages {
         let version = package.version.as_deref().map(Version::parse).transpose().map_err(|error| {
-            Error::from(recipe::Diagnostics::from(package.span.error(error.to_string(), "this version")))
+            Error::from(recipe::Diagnostics::from(package.span.error(
+                recipe::Code::PackageVersion,
+                error.to_string(),
+                "this version",
+            )))
         })?;
         install.push((package.name.clone(), version));
     }
@@ -355,13 +359,18 @@ fn explain(recipe: &Recipe, problem: SolveError) -> Error {
         }
         _ => (String::new(), String::new()),
     };
+    let code = match &problem {
+        SolveError::Unknown { .. } => recipe::Code::UnknownPackage,
+        SolveError::Virtual { .. } => recipe::Code::VirtualPackage,
+        _ => recipe::Code::PackageVersion,
+    };
     let message = match &problem {
         SolveError::Unknown { name, .. } => format!("there is no package {name}"),
         SolveError::Virtual { name, .. } => format!("{name} is a virtual package"),
         SolveError::NoVersion { name, version, .. } => format!("there is no {name} {version}"),
         other => other.to_string(),
     };
-    Error::Recipe(span.error(message, label).help(help).into())
+    Error::Recipe(span.error(code, message, label).help(help).into())
 }
 
 fn locked_source(info: &SourceInfo) -> LockedSource {

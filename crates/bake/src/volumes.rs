@@ -141,5 +141,5 @@ fn explain(volume: &Volume, room: u64, source: ext4::Error) -> Error {
         "give it at least `size: {}GiB`, better more: the machine needs room to live in",
         size.div_ceil(1024)
     );
-    Error::Recipe(volume.size_span.error(message, label).help(help).into())
+    Error::Recipe(volume.size_span.error(recipe::Code::Size, message, label).help(help).into())
 }

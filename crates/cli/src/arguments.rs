@@ -116,7 +116,7 @@ pub(crate) struct ValidateArguments {
     /// Override a variable of the recipe
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// Print the mistakes as JSON on standard output
+    /// Print mistakes and warnings as a JSON array on standard output, for editors
     #[arg(long)]
     pub(crate) json: bool,
 }

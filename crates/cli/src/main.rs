@@ -195,17 +195,17 @@ fn check(arguments: &CheckArguments) -> Result<u8> {
 }
 
 fn validate(arguments: ValidateArguments) -> Result<u8> {
-    let terminal = Terminal::new();
-    let found = bake::validate(&arguments.recipe, arguments.set, &terminal);
-    terminal.close();
+    let found = bake::validate(&arguments.recipe, arguments.set);
     if arguments.json {
-        let problems = match &found {
+        let told = match &found {
+            Ok(warnings) => warnings.to_json(),
             Err(bake::Error::Recipe(diagnostics)) => diagnostics.to_json(),
-            _ => json!([]),
+            Err(_) => json!([]),
         };
-        print(&serde_json::to_string_pretty(&problems)?)?;
+        print(&serde_json::to_string_pretty(&told)?)?;
     }
-    found?;
+    let warnings = found?;
+    eprint!("{warnings}");
     eprintln!("{}: no mistakes", arguments.recipe.display());
     Ok(DONE)
 }

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use catalog::Rule;
 
-use crate::Arch;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::language::{self, Keys, Shape};
 use crate::model::Recipe;
 use crate::nearest::{advice, nearest};
 use crate::yaml::{Key, Node, Value};
+use crate::{Arch, Code};
 
 use names::is_file_name;
 pub(crate) use names::{is_package_name, is_package_version};
@@ -75,7 +75,9 @@ pub(crate) fn architectures(root: &Node, problems: &mut Vec<Diagnostic>) -> Vec<
                     text => advice(text, language::ARCHITECTURES, "the architectures are"),
                 };
                 problems.push(
-                    item.span.error(format!("unknown architecture `{}`", error.0), "").maybe_help(help),
+                    item.span
+                        .error(Code::Architecture, format!("unknown architecture `{}`", error.0), "")
+                        .maybe_help(help),
                 );
             }
         }
@@ -83,7 +85,7 @@ pub(crate) fn architectures(root: &Node, problems: &mut Vec<Diagnostic>) -> Vec<
     if list.items().is_empty() {
         problems.push(
             list.span
-                .error("a recipe without an architecture", "the list is empty")
+                .error(Code::Architecture, "a recipe without an architecture", "the list is empty")
                 .help("write [x86_64, aarch64], or leave the key out for both"),
         );
     }
@@ -101,12 +103,13 @@ type Text = (String, Span);
 impl Decoder<'_> {
     fn error(
         &mut self,
+        code: Code,
         span: &Span,
         message: impl Into<String>,
         label: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.problems.push(span.error(message, label).help(help));
+        self.problems.push(span.error(code, message, label).help(help));
     }
 
     /// Whether something inside a value was found wrong before.
@@ -126,6 +129,7 @@ impl Decoder<'_> {
                 let message = format!("{} needs a `{}`", keys.what, field.name);
                 let label = format!("has no `{}`", field.name);
                 self.error(
+                    Code::MissingKey,
                     &node.span,
                     message,
                     label,
@@ -153,6 +157,7 @@ impl Decoder<'_> {
                     _ => "write `true` or `false`, without quotes",
                 };
                 self.error(
+                    Code::WrongType,
                     &node.span,
                     format!("`{key}` takes true or false, not {}", node.describe()),
                     "",
@@ -179,6 +184,7 @@ impl Decoder<'_> {
             let help =
                 if digits { "take the quotes away".to_owned() } else { format!("write {least} to {most}") };
             self.error(
+                Code::WrongType,
                 &node.span,
                 format!("`{key}` takes a whole number, not {}", node.describe()),
                 "",
@@ -190,6 +196,7 @@ impl Decoder<'_> {
             Ok(number) if (least..=most).contains(&number) => Some(number),
             _ => {
                 self.error(
+                    Code::OutOfRange,
                     &node.span,
                     format!("`{key}` is out of range"),
                     format!("not between {least} and {most}"),
@@ -211,7 +218,9 @@ impl Decoder<'_> {
         if found.is_none() {
             let help = advice(&scalar.text, words, "it is one of");
             self.problems.push(
-                node.span.error(format!("{what} cannot be `{}`", scalar.text), "unknown").maybe_help(help),
+                node.span
+                    .error(Code::WrongValue, format!("{what} cannot be `{}`", scalar.text), "unknown")
+                    .maybe_help(help),
             );
         }
         found
@@ -231,7 +240,13 @@ impl Decoder<'_> {
                 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-');
             if !good {
                 let help = "use small letters, digits, dots and dashes, a letter or digit first";
-                self.error(span, format!("`{name}` cannot be a recipe's name"), "not a name", help);
+                self.error(
+                    Code::Name,
+                    span,
+                    format!("`{name}` cannot be a recipe's name"),
+                    "not a name",
+                    help,
+                );
             }
             good
         });
@@ -242,7 +257,13 @@ impl Decoder<'_> {
             if !good_version {
                 let help = "it becomes a part of the image's name: use letters, digits, dots, dashes and _, a letter or \
                             digit first";
-                self.error(span, format!("`{version}` cannot be a recipe's version"), "not a version", help);
+                self.error(
+                    Code::Name,
+                    span,
+                    format!("`{version}` cannot be a recipe's version"),
+                    "not a version",
+                    help,
+                );
             }
         }
         let ((name, span), true) = (name?, good_version) else { return None };
@@ -260,7 +281,7 @@ impl Decoder<'_> {
                 }
                 other => (format!("EC2 does not take the image's name: {other}"), String::new()),
             };
-            self.error(at, message, label, "choose another name or version");
+            self.error(Code::Ec2Rule, at, message, label, "choose another name or version");
         }
         broken.is_empty().then_some(image)
     }
@@ -276,6 +297,7 @@ impl Decoder<'_> {
         }
         let label = if text.starts_with('/') { "not a plain path" } else { "not absolute" };
         self.error(
+            Code::Path,
             span,
             format!("{what} takes a path in the image, not `{text}`"),
             label,
@@ -289,6 +311,7 @@ impl Decoder<'_> {
         let file = Arc::clone(span.source());
         let Some(folder) = &file.folder else {
             self.error(
+                Code::Source,
                 span,
                 "this base comes with the program and has no folder",
                 "no source can be beside it",
@@ -302,6 +325,7 @@ impl Decoder<'_> {
             || !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
         {
             self.error(
+                Code::Source,
                 span,
                 format!("the source `{text}` is outside the recipe's folder"),
                 "leads out",
@@ -322,12 +346,13 @@ impl Decoder<'_> {
                 } else {
                     reason(&error)
                 };
-                self.error(span, format!("cannot find the source `{text}`"), label, help);
+                self.error(Code::Source, span, format!("cannot find the source `{text}`"), label, help);
                 return None;
             }
         };
         if !real.starts_with(&home) {
             self.error(
+                Code::Source,
                 span,
                 format!("the source `{text}` is outside the recipe's folder"),
                 "a symbolic link leads out",
@@ -337,6 +362,7 @@ impl Decoder<'_> {
         }
         if folder_wanted && !real.is_dir() {
             self.error(
+                Code::Source,
                 span,
                 format!("the source `{text}` is not a folder"),
                 "",
@@ -346,6 +372,7 @@ impl Decoder<'_> {
         }
         if !real.is_dir() && !real.is_file() {
             self.error(
+                Code::Source,
                 span,
                 format!("the source `{text}` is neither a file nor a folder"),
                 "",

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::Code;
+
 /// The text that a recipe, a base or a `--set` was read from.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SourceFile {
@@ -59,19 +61,23 @@ impl Span {
 
     /// Line and column of the first character, both counted from 1, columns in characters.
     pub fn position(&self) -> (usize, usize) {
-        let before = &self.file.text[..self.start];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        position(&self.file.text, self.start)
+    }
+
+    /// Line and column just after the last character that is not a space or a line break.
+    fn end_position(&self) -> (usize, usize) {
+        let covered = self.text().trim_end().len();
+        position(&self.file.text, if covered == 0 { self.end } else { self.start + covered })
     }
 
     /// An error that points here; `label` stands beside the underlined text.
-    pub fn error(&self, message: impl Into<String>, label: impl Into<String>) -> Diagnostic {
-        Diagnostic::at(Severity::Error, self, message.into(), label.into())
+    pub fn error(&self, code: Code, message: impl Into<String>, label: impl Into<String>) -> Diagnostic {
+        Diagnostic::at(Severity::Error, code, self, message.into(), label.into())
     }
 
     /// A warning that points here.
-    pub fn warning(&self, message: impl Into<String>, label: impl Into<String>) -> Diagnostic {
-        Diagnostic::at(Severity::Warning, self, message.into(), label.into())
+    pub fn warning(&self, code: Code, message: impl Into<String>, label: impl Into<String>) -> Diagnostic {
+        Diagnostic::at(Severity::Warning, code, self, message.into(), label.into())
     }
 }
 
@@ -80,6 +86,12 @@ impl fmt::Debug for Span {
         let (line, column) = self.position();
         write!(f, "{}:{line}:{column}", self.file.name.display())
     }
+}
+
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..at];
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
 fn floor_boundary(text: &str, at: usize) -> usize {
@@ -105,6 +117,8 @@ pub enum Severity {
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
+    /// What kind of mistake it is.
+    pub code: Code,
     /// What is wrong, one sentence without a full stop.
     pub message: String,
     /// The file, as the user named it.
@@ -113,6 +127,10 @@ pub struct Diagnostic {
     pub line: usize,
     /// Column in characters, counted from 1; 0 when the message is about the file as a whole.
     pub column: usize,
+    /// The line in which it ends; 0 when the message is about the file as a whole.
+    pub end_line: usize,
+    /// The column after its last character; 0 when the message is about the file as a whole.
+    pub end_column: usize,
     /// The bytes of the file that are underlined.
     pub span: Range<usize>,
     /// The line of the file, as it stands there; empty when the message is about the file as a whole.
@@ -126,18 +144,22 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    fn at(severity: Severity, span: &Span, message: String, label: String) -> Self {
+    fn at(severity: Severity, code: Code, span: &Span, message: String, label: String) -> Self {
         let text = &span.file.text;
         let (line, column) = span.position();
+        let (end_line, end_column) = span.end_position();
         let line_start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[span.start..].find('\n').map_or(text.len(), |at| span.start + at);
         let covered = text[span.start..span.end.min(line_end)].trim_end();
         Self {
             severity,
+            code,
             message,
             file: span.file.name.clone(),
             line,
             column,
+            end_line,
+            end_column,
             span: span.range(),
             source_line: text[line_start..line_end].trim_end_matches('\r').to_owned(),
             width: covered.chars().count().max(1),
@@ -147,13 +169,16 @@ impl Diagnostic {
     }
 
     /// An error about a file as a whole: it is missing, too large, not text.
-    pub fn about_file(file: &Path, message: impl Into<String>) -> Self {
+    pub fn about_file(code: Code, file: &Path, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
+            code,
             message: message.into(),
             file: file.to_owned(),
             line: 0,
             column: 0,
+            end_line: 0,
+            end_column: 0,
             span: 0..0,
             source_line: String::new(),
             width: 0,
@@ -281,14 +306,17 @@ impl Diagnostics {
         out
     }
 
-    /// One JSON array, an object for each diagnostic.
+    /// One JSON array, an object for each diagnostic: `file`, `line`, `column`, `end_line`, `end_column` (from 1, in
+    /// characters, the end exclusive; 0 where the message is about a file as a whole), `start` and `end` (bytes of the
+    /// file), `severity` (`error`, `warning`), `code`, `message`, `label` (may be empty) and `help` (may be null).
     pub fn to_json(&self) -> serde_json::Value {
         self.0
             .iter()
             .map(|d| {
                 json!({
-                    "severity": d.severity, "message": d.message, "file": d.file.to_string_lossy(), "line": d.line,
-                    "column": d.column, "start": d.span.start, "end": d.span.end, "label": d.label, "help": d.help,
+                    "file": d.file.to_string_lossy(), "line": d.line, "column": d.column, "end_line": d.end_line,
+                    "end_column": d.end_column, "start": d.span.start, "end": d.span.end, "severity": d.severity,
+                    "code": d.code, "message": d.message, "label": d.label, "help": d.help,
                 })
             })
             .collect()

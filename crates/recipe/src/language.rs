@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::Code;
 use crate::diagnostic::Diagnostic;
 use crate::nearest::advice;
 use crate::yaml::{self, Key, Node};
@@ -377,7 +378,11 @@ pub(crate) fn check_structure(
                     if item.is_null() {
                         problems.push(
                             item.span
-                                .error(format!("an empty entry in the list of {what}"), "nothing stands here")
+                                .error(
+                                    Code::WrongType,
+                                    format!("an empty entry in the list of {what}"),
+                                    "nothing stands here",
+                                )
                                 .help("write the entry, or take its dash away"),
                         );
                         return None;
@@ -393,7 +398,7 @@ pub(crate) fn check_structure(
                 if key.text.contains("${{") {
                     problems.push(
                         key.span
-                            .error("a key cannot hold a variable", "variables are for values")
+                            .error(Code::Variable, "a key cannot hold a variable", "variables are for values")
                             .help("write the key out"),
                     );
                 } else if let Some(field) = keys.fields.iter().find(|field| field.name == key.text) {
@@ -416,6 +421,7 @@ pub(crate) fn check_structure(
                     problems.push(
                         key.span
                             .error(
+                                Code::UnknownKey,
                                 format!("unknown key `{}`", key.text),
                                 format!("not a key of {}", keys.what),
                             )
@@ -434,7 +440,11 @@ pub(crate) fn check_structure(
             let found = node.describe();
             problems.push(
                 node.span
-                    .error(format!("{what} takes {expected}, not {found}"), format!("this is {found}"))
+                    .error(
+                        Code::WrongType,
+                        format!("{what} takes {expected}, not {found}"),
+                        format!("this is {found}"),
+                    )
                     .maybe_help(match shape {
                         Shape::List(_) => {
                             Some("write [one, two], or one entry a line, each after a dash".to_owned())

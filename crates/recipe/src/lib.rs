@@ -13,6 +13,7 @@
 //! 1.10 stays 1.10.
 
 mod arch;
+mod code;
 mod decode;
 mod diagnostic;
 mod language;
@@ -25,6 +26,7 @@ mod yaml;
 
 pub use arch::{Arch, UnknownArch};
 pub use catalog::{BootMode, DeviceName, VolumeType};
+pub use code::Code;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Span};
 pub use language::schema;
 pub use lock::{

@@ -12,7 +12,7 @@ use crate::language::{self, Shape};
 use crate::nearest::advice;
 use crate::variables::{Definition, Variables, is_variable_name};
 use crate::yaml::{self, Node, Value};
-use crate::{Arch, Recipe};
+use crate::{Arch, Code, Recipe};
 
 /// The bases that the program carries, for `extends: builtin:…`.
 const BUILTIN: &[(&str, &str)] = &[
@@ -59,7 +59,11 @@ impl Source {
         self.recipes.get(&arch).cloned().ok_or_else(|| {
             let named: Vec<_> = self.architectures.iter().map(|arch| arch.as_str()).collect();
             self.architectures_span
-                .error(format!("this recipe is not for {arch}"), format!("for {}", named.join(", ")))
+                .error(
+                    Code::Architecture,
+                    format!("this recipe is not for {arch}"),
+                    format!("for {}", named.join(", ")),
+                )
                 .help(format!("add {arch} to `architectures`, or choose another with --arch"))
                 .into()
         })
@@ -162,7 +166,11 @@ fn read(path: &Path, options: &LoadOptions, problems: &mut Vec<Diagnostic>) -> R
     {
         problems.push(
             node.span
-                .error("the name and version must be the same for all architectures", "uses `arch`")
+                .error(
+                    Code::Name,
+                    "the name and version must be the same for all architectures",
+                    "uses `arch`",
+                )
                 .help("the architecture is registered beside the name: leave it out"),
         );
     }
@@ -197,7 +205,7 @@ impl Loader<'_> {
         let nothing = node.as_ref().is_some_and(Node::is_null);
         if nothing {
             self.problems.push(
-                Diagnostic::about_file(&file.name, "the file is empty")
+                Diagnostic::about_file(Code::EmptyFile, &file.name, "the file is empty")
                     .help("a recipe has at least a `name:`"),
             );
         }
@@ -216,7 +224,7 @@ impl Loader<'_> {
         let depth = self.documents.len();
         if depth >= MAX_FILES {
             return Err(Box::new(
-                span.error("too many bases", format!("more than {MAX_FILES} files"))
+                span.error(Code::Base, "too many bases", format!("more than {MAX_FILES} files"))
                     .help("merge some of them into one"),
             ));
         }
@@ -224,11 +232,8 @@ impl Loader<'_> {
             let names: Vec<&str> = BUILTIN.iter().map(|(name, _)| *name).collect();
             let Some((_, text)) = BUILTIN.iter().find(|(other, _)| *other == name) else {
                 return Err(Box::new(
-                    span.error(format!("the program carries no base `{name}`"), "").maybe_help(advice(
-                        name,
-                        &names,
-                        "it carries",
-                    )),
+                    span.error(Code::Base, format!("the program carries no base `{name}`"), "")
+                        .maybe_help(advice(name, &names, "it carries")),
                 ));
             };
             return Ok(SourceFile {
@@ -240,13 +245,13 @@ impl Loader<'_> {
         }
         if base.contains("${{") {
             return Err(Box::new(
-                span.error("`extends` cannot hold a variable", "read before variables are known")
+                span.error(Code::Base, "`extends` cannot hold a variable", "read before variables are known")
                     .help("write the path out"),
             ));
         }
         let Some(folder) = &file.folder else {
             return Err(Box::new(
-                span.error("a base of the program extends a file", "").help("use builtin:…"),
+                span.error(Code::Base, "a base of the program extends a file", "").help("use builtin:…"),
             ));
         };
         let path = folder.join(base);
@@ -256,13 +261,15 @@ impl Loader<'_> {
                 Some(near) => format!("did you mean `{}`?", near.display()),
                 None => format!("the path is relative to {}", file.name.display()),
             };
-            Box::new(span.error(format!("cannot read the base `{base}`"), reason(&error)).help(help))
+            Box::new(
+                span.error(Code::Base, format!("cannot read the base `{base}`"), reason(&error)).help(help),
+            )
         })?;
         if self.real.contains(&real) {
             let chain: Vec<String> =
                 self.documents.iter().map(|(file, _)| file.name.display().to_string()).collect();
             return Err(Box::new(
-                span.error("a recipe extends itself", "leads back")
+                span.error(Code::Base, "a recipe extends itself", "leads back")
                     .help(format!("the chain is {} → {base}", chain.join(" → "))),
             ));
         }
@@ -270,7 +277,7 @@ impl Loader<'_> {
         let shown = tidy(&file.name.parent().unwrap_or(Path::new("")).join(base));
         let mut found = read_file(&path, depth).map_err(|problem| {
             Box::new(
-                span.error(format!("cannot read the base `{base}`"), problem.message.clone())
+                span.error(Code::Base, format!("cannot read the base `{base}`"), problem.message.clone())
                     .maybe_help(problem.help.clone()),
             )
         })?;
@@ -296,13 +303,17 @@ fn tidy(path: &Path) -> PathBuf {
 }
 
 fn read_file(path: &Path, depth: usize) -> Result<SourceFile, Box<Diagnostic>> {
-    let fail = |message: String| Box::new(Diagnostic::about_file(path, message));
+    let fail = |message: String| Box::new(Diagnostic::about_file(Code::NotReadable, path, message));
     let cannot = |error: std::io::Error| {
         let help = similar_beside(path)
             .map(|near| format!("did you mean `{}`?", path.with_file_name(near).display()));
         Box::new(
-            Diagnostic::about_file(path, format!("cannot read the file: {}", reason(&error)))
-                .maybe_help(help),
+            Diagnostic::about_file(
+                Code::NotReadable,
+                path,
+                format!("cannot read the file: {}", reason(&error)),
+            )
+            .maybe_help(help),
         )
     };
     let metadata = std::fs::metadata(path).map_err(cannot)?;
@@ -389,14 +400,18 @@ fn set_variables(root: &mut Node, options: &LoadOptions, problems: &mut Vec<Diag
             }
             None if BUILT_IN.contains(&name.as_str()) => problems.push(
                 key_span
-                    .error(format!("the variable `{name}` is built in"), "")
+                    .error(Code::Variable, format!("the variable `{name}` is built in"), "")
                     .help("change it in the recipe itself"),
             ),
             None => {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 let help = advice(name, &known, "the recipe's variables are")
                     .unwrap_or_else(|| "the recipe has no `vars`".to_owned());
-                problems.push(key_span.error(format!("the recipe has no variable `{name}`"), "").help(help));
+                problems.push(
+                    key_span
+                        .error(Code::UnknownVariable, format!("the recipe has no variable `{name}`"), "")
+                        .help(help),
+                );
             }
         }
     }
@@ -409,7 +424,7 @@ fn definitions(root: &Node, problems: &mut Vec<Diagnostic>) -> BTreeMap<String, 
         if BUILT_IN.contains(&key.text.as_str()) {
             problems.push(
                 key.span
-                    .error(format!("the variable `{}` is built in", key.text), "")
+                    .error(Code::Variable, format!("the variable `{}` is built in", key.text), "")
                     .help("choose another name"),
             );
             continue;
@@ -417,7 +432,7 @@ fn definitions(root: &Node, problems: &mut Vec<Diagnostic>) -> BTreeMap<String, 
         if !is_variable_name(&key.text) {
             problems.push(
                 key.span
-                    .error(format!("`{}` cannot be a variable's name", key.text), "")
+                    .error(Code::Variable, format!("`{}` cannot be a variable's name", key.text), "")
                     .help("small letters, digits and _, a letter first"),
             );
             continue;

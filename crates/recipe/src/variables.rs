@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::Code;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::nearest::nearest;
 use crate::yaml::{Node, Scalar, Value};
@@ -106,6 +107,7 @@ impl Variables {
                 definition
                     .span
                     .error(
+                        Code::Variable,
                         format!("the variable `{name}` needs itself"),
                         format!("{} → {name}", open.join(" → ")),
                     )
@@ -147,7 +149,7 @@ impl Variables {
             nth += 1;
             let Some(name) = name else {
                 problems.push(
-                    here.error("a variable is not closed", "begins here")
+                    here.error(Code::Variable, "a variable is not closed", "begins here")
                         .help("write ${{ name }}, or $${{ for the three characters themselves"),
                 );
                 continue;
@@ -155,11 +157,19 @@ impl Variables {
             if let Some(value) = self.values.get(name) {
                 out.push_str(value);
             } else if let Some(reason) = self.withheld.get(name) {
-                problems.push(here.error(format!("the variable `{name}` has no value here"), *reason));
+                problems.push(here.error(
+                    Code::Variable,
+                    format!("the variable `{name}` has no value here"),
+                    *reason,
+                ));
             } else if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 problems.push(
-                    here.error("this is not a variable's name", "small letters, digits and _")
-                        .help("write ${{ name }}, or $${{ for the three characters themselves"),
+                    here.error(
+                        Code::Variable,
+                        "this is not a variable's name",
+                        "small letters, digits and _",
+                    )
+                    .help("write ${{ name }}, or $${{ for the three characters themselves"),
                 );
             } else {
                 let mut known: Vec<&str> = all.to_vec();
@@ -168,13 +178,25 @@ impl Variables {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("define it: vars: {{{name}: …}}"),
                 };
-                problems.push(here.error(format!("unknown variable `{name}`"), "defined nowhere").help(help));
+                problems.push(
+                    here.error(
+                        Code::UnknownVariable,
+                        format!("unknown variable `{name}`"),
+                        "defined nowhere",
+                    )
+                    .help(help),
+                );
             }
         }
         self.made = self.made.saturating_add(out.len());
         if out.len() > MAX_TEXT || self.made > MAX_TOTAL {
             problems.push(
-                span.error("a text grows too large when its variables are put in", "this one").help(format!(
+                span.error(
+                    Code::TooLarge,
+                    "a text grows too large when its variables are put in",
+                    "this one",
+                )
+                .help(format!(
                     "a text may hold {} MiB, all of them {} MiB",
                     MAX_TEXT >> 20,
                     MAX_TOTAL >> 20

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
+use crate::Code;
 use crate::diagnostic::{Diagnostic, SourceFile, Span};
 
 /// The largest recipe file, in bytes.
@@ -142,6 +143,7 @@ pub(crate) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> O
                     builder.problems.push(
                         second
                             .error(
+                                Code::NotYaml,
                                 "a recipe is one document, this file holds several",
                                 "a second document begins",
                             )
@@ -160,7 +162,8 @@ pub(crate) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> O
                 let at = error.marker().byte_offset().unwrap_or(0);
                 let span = Span::new(file, at..at + 1);
                 let line = line_of(&file.text, at);
-                let diagnostic = span.error("this is not YAML", error.info().replace('\n', ", "));
+                let diagnostic =
+                    span.error(Code::NotYaml, "this is not YAML", error.info().replace('\n', ", "));
                 builder.problems.push(if line.contains("${{") {
                     diagnostic.help("inside [ ] or { } a text with ${{ … }} must stand in quotes")
                 } else if line.contains('\t') {
@@ -176,7 +179,7 @@ pub(crate) fn parse(file: &Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> O
         Some(root) => Some(root),
         None => {
             builder.problems.push(
-                Diagnostic::about_file(&file.name, "the file is empty")
+                Diagnostic::about_file(Code::EmptyFile, &file.name, "the file is empty")
                     .help("a recipe has at least a `name:`"),
             );
             None
@@ -261,16 +264,20 @@ impl Builder<'_> {
                     }
                 }
                 None => Err(Box::new(
-                    span.error("an alias inside the value that it names", "this would never end")
-                        .help("write the value out"),
+                    span.error(
+                        Code::NotYaml,
+                        "an alias inside the value that it names",
+                        "this would never end",
+                    )
+                    .help("write the value out"),
                 )),
             },
             Event::UnresolvedAlias(name) => {
                 let message = format!("the alias `*{name}` names no anchor");
                 self.problems.push(
-                    span.error(message, "nothing above is marked with this name").help(format!(
-                        "mark a value with `&{name}` above this line, or put the text in quotes"
-                    )),
+                    span.error(Code::NotYaml, message, "nothing above is marked with this name").help(
+                        format!("mark a value with `&{name}` above this line, or put the text in quotes"),
+                    ),
                 );
                 let node = Node {
                     span,
@@ -289,7 +296,7 @@ impl Builder<'_> {
             Some(tag) if tag.core_suffix() == Some("str") => true,
             Some(tag) => {
                 let message = format!("the tag `{}` has no meaning in a recipe", tag.original());
-                self.problems.push(span.error(message, "tagged").help("take the tag away"));
+                self.problems.push(span.error(Code::NotYaml, message, "tagged").help("take the tag away"));
                 false
             }
         }
@@ -298,7 +305,7 @@ impl Builder<'_> {
     fn open(&mut self, open: Open, span: &Span) -> Result<(), Box<Diagnostic>> {
         if self.stack.len() >= MAX_DEPTH {
             return Err(Box::new(
-                span.error("nested too deeply", format!("more than {MAX_DEPTH} levels"))
+                span.error(Code::TooLarge, "nested too deeply", format!("more than {MAX_DEPTH} levels"))
                     .help("a recipe needs five levels at most"),
             ));
         }
@@ -312,8 +319,12 @@ impl Builder<'_> {
         self.text += text;
         if self.nodes > MAX_NODES || self.text > MAX_TEXT {
             return Err(Box::new(
-                span.error("the file holds too much, with its aliases expanded", "at this value")
-                    .help(format!("a recipe may hold {MAX_NODES} values and {} MiB of text", MAX_TEXT >> 20)),
+                span.error(
+                    Code::TooLarge,
+                    "the file holds too much, with its aliases expanded",
+                    "at this value",
+                )
+                .help(format!("a recipe may hold {MAX_NODES} values and {} MiB of text", MAX_TEXT >> 20)),
             ));
         }
         Ok(())
@@ -331,7 +342,11 @@ impl Builder<'_> {
                     match entries.iter().find(|(earlier, _)| earlier.text == key.text) {
                         Some((earlier, _)) => self.problems.push(
                             key.span
-                                .error(format!("the key `{}` stands here twice", key.text), "the second time")
+                                .error(
+                                    Code::RepeatedKey,
+                                    format!("the key `{}` stands here twice", key.text),
+                                    "the second time",
+                                )
                                 .help(format!(
                                     "its first place is line {}: keep one of them",
                                     earlier.span.position().0
@@ -346,6 +361,7 @@ impl Builder<'_> {
                         return Err(Box::new(
                             node.span
                                 .error(
+                                    Code::NotYaml,
                                     "a key must be a single word or text",
                                     format!("this is {}", node.describe()),
                                 )

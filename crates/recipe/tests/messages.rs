@@ -12,6 +12,12 @@ const SAID: &str = "@@ messages\n";
 
 /// Lays the files of a case into a folder and gives what is said about `recipe.yaml`.
 fn said(case: &str, folder: &Path) -> String {
+    let (problems, home) = problems(case, folder);
+    problems.to_string().replace(&format!("{home}/"), "")
+}
+
+/// What is said about `recipe.yaml` of a case, and the folder that it is in.
+fn problems(case: &str, folder: &Path) -> (Diagnostics, String) {
     let home = folder.join("home");
     fs::create_dir(&home).unwrap();
     fs::write(folder.join("outside.txt"), "out of reach\n").unwrap();
@@ -28,11 +34,11 @@ fn said(case: &str, folder: &Path) -> String {
             fs::write(path, text).unwrap();
         }
     }
-    let said = match load(&home.join("recipe.yaml"), &options) {
-        Err(problems) => problems.to_string(),
-        Ok(source) => Diagnostics(source.warnings().to_vec()).to_string(),
+    let problems = match load(&home.join("recipe.yaml"), &options) {
+        Err(problems) => problems,
+        Ok(source) => Diagnostics(source.warnings().to_vec()),
     };
-    said.replace(&format!("{}/", home.display()), "")
+    (problems, home.display().to_string())
 }
 
 #[test]
@@ -54,4 +60,55 @@ fn every_mistake_is_told_as_it_should_be() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// The text of a file from one line and column to another, both from 1, the end exclusive.
+fn between(text: &str, from: (u64, u64), to: (u64, u64)) -> String {
+    let mut covered = String::new();
+    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+        for (column, letter) in (1..).zip(line.chars()) {
+            if (number, column) >= from && (number, column) < to {
+                covered.push(letter);
+            }
+        }
+    }
+    covered
+}
+
+#[test]
+fn editors_get_every_place_with_its_end() {
+    let mut seen = 0;
+    for path in fs::read_dir(CASES).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = fs::read_to_string(&path).unwrap();
+        let (case, _) = text.split_once(SAID).unwrap_or((&text, ""));
+        let folder = tempfile::tempdir().unwrap();
+        let (problems, _) = problems(case, folder.path());
+        for (json, problem) in problems.to_json().as_array().unwrap().iter().zip(&problems.0) {
+            let number = |key: &str| json[key].as_u64().unwrap();
+            let (from, to) = ((number("line"), number("column")), (number("end_line"), number("end_column")));
+            assert!(recipe::Code::ALL.iter().any(|code| json["code"] == code.as_str()), "{json}");
+            assert!(["error", "warning"].contains(&json["severity"].as_str().unwrap()), "{json}");
+            if from.0 == 0 {
+                assert_eq!(to, (0, 0), "{json}");
+                continue;
+            }
+            let Ok(file) = fs::read_to_string(&problem.file) else { continue };
+            let covered = &file[problem.span.clone()];
+            assert_eq!(between(&file, from, to).trim_end(), covered.trim_end(), "{json}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 150, "only {seen} places were looked at");
+}
+
+#[test]
+fn the_json_of_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let (problems, home) = problems("@@ recipe.yaml\nname: web\nmtod: {}\n", folder.path());
+    let expected = serde_json::json!([{
+        "file": format!("{home}/recipe.yaml"), "line": 2, "column": 1, "end_line": 2, "end_column": 5, "start": 10,
+        "end": 14, "severity": "error", "code": "unknown-key", "message": "unknown key `mtod`",
+        "label": "not a key of a recipe", "help": "did you mean `motd`?",
+    }]);
+    assert_eq!(problems.to_json(), expected);
 }

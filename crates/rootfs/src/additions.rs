@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use block::Origin;
-use recipe::{Diagnostic, Diagnostics, Payload, Recipe, RunStep, Span, Unit, User};
+use recipe::{Code, Diagnostic, Diagnostics, Payload, Recipe, RunStep, Span, Unit, User};
 use sandbox::Input;
 
 use crate::accounts::{Accounts, NewUser, add_user};
@@ -35,8 +35,8 @@ struct Owner {
 const ROOT: Owner = Owner { uid: 0, gid: 0, mode: None };
 
 /// A mistake at its place in the recipe.
-fn mistake(span: &Span, message: String, label: String, help: Option<String>) -> Error {
-    Error::Recipe(span.error(message, label).maybe_help(help).into())
+fn mistake(code: Code, span: &Span, message: String, label: String, help: Option<String>) -> Error {
+    Error::Recipe(span.error(code, message, label).maybe_help(help).into())
 }
 
 fn did_you_mean(nearest: Option<String>) -> Option<String> {
@@ -132,7 +132,9 @@ impl<'a> Additions<'a> {
         } else {
             let problem = "this source is neither a file nor a folder nor a link";
             return Err(Error::Recipe(
-                Diagnostic::about_file(source, problem).help("leave it out of the folder").into(),
+                Diagnostic::about_file(Code::Source, source, problem)
+                    .help("leave it out of the folder")
+                    .into(),
             ));
         }
         self.note(path, part)
@@ -176,7 +178,13 @@ impl<'a> Additions<'a> {
         for file in &recipe.files {
             let unknown = |kind: &str, name: &str, nearest: Option<String>| {
                 let message = format!("there is no {kind} `{name}` in the image");
-                mistake(&file.span, message, format!("belongs to {name}"), did_you_mean(nearest))
+                mistake(
+                    Code::Account,
+                    &file.span,
+                    message,
+                    format!("belongs to {name}"),
+                    did_you_mean(nearest),
+                )
             };
             let uid = accounts
                 .user_or_number(&file.owner)
@@ -192,7 +200,9 @@ impl<'a> Additions<'a> {
 
     /// An account with its home, its keys and its right to become root.
     pub(crate) fn user(&mut self, user: &User) -> Result<(), Error> {
-        let wrong = |message: String, help: Option<String>| mistake(&user.span, message, String::new(), help);
+        let wrong = |message: String, help: Option<String>| {
+            mistake(Code::Account, &user.span, message, String::new(), help)
+        };
         let accounts = Accounts::read(self.root)?;
         if accounts.user(user.name.as_bytes()).is_some() || accounts.group(user.name.as_bytes()).is_some() {
             let message = format!("a user or group `{}` comes with the packages", user.name);
@@ -301,7 +311,7 @@ impl<'a> Additions<'a> {
                     let help = did_you_mean(nearest(name, known.iter().map(String::as_bytes)))
                         .unwrap_or_else(|| "add the package that brings it to `packages`".to_owned());
                     let message = format!("there is no unit `{name}` in the image");
-                    unknown.push(span.error(message, "no package brings it").help(help));
+                    unknown.push(span.error(Code::Service, message, "no package brings it").help(help));
                 }
             }
             if !unknown.is_empty() {

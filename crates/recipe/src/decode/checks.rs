@@ -9,7 +9,7 @@ use crate::language::{self, Shape};
 use crate::model::{Check, ImageOptions, User, Volume};
 use crate::nearest::advice;
 use crate::yaml::Node;
-use crate::{Arch, BootMode, DeviceName, Span};
+use crate::{Arch, BootMode, Code, DeviceName, Span};
 
 impl Decoder<'_> {
     pub(super) fn image(&mut self, root: &Node) -> ImageOptions {
@@ -29,6 +29,7 @@ impl Decoder<'_> {
             if self.arch == Arch::Aarch64 {
                 if image.boot_mode == BootMode::LegacyBios {
                     self.error(
+                        Code::Architecture,
                         &span,
                         "aarch64 machines have no BIOS",
                         "the recipe is for aarch64 too",
@@ -45,6 +46,7 @@ impl Decoder<'_> {
         let tags = others(node.get("tags"), &[]);
         if let Some((key, _)) = tags.get(MAX_TAGS) {
             self.error(
+                Code::Ec2Rule,
                 &key.span,
                 format!("an image has {MAX_TAGS} tags at most"),
                 "one too many",
@@ -75,7 +77,7 @@ impl Decoder<'_> {
                     ),
                     _ => (&key.span, "EC2 does not take this tag", String::new(), rule.to_string()),
                 };
-                self.error(span, message, label, help);
+                self.error(Code::Ec2Rule, span, message, label, help);
             }
             image.tags.insert(key.text.clone(), scalar.text.clone());
         }
@@ -90,6 +92,7 @@ impl Decoder<'_> {
         let [(kind, body)] = node.entries() else {
             if !self.has_problem(node) {
                 self.error(
+                    Code::Check,
                     &node.span,
                     "a check is one of http, login, ssh, mount, console",
                     format!("this has {} of them", node.entries().len()),
@@ -108,6 +111,7 @@ impl Decoder<'_> {
             && text.is_empty()
         {
             self.error(
+                Code::Check,
                 span,
                 "`contains` is empty",
                 "every answer holds this",
@@ -124,6 +128,7 @@ impl Decoder<'_> {
                         if !path.starts_with('/') || path.chars().any(|c| c.is_whitespace() || c.is_control())
                         {
                             self.error(
+                                Code::Path,
                                 &span,
                                 format!("`{path}` is not a page's path"),
                                 "",
@@ -156,7 +161,13 @@ impl Decoder<'_> {
                 let device = match DeviceName::new(&device) {
                     Ok(device) => device,
                     Err(bad) => {
-                        self.error(&span, format!("`{device}` is not a device name"), "", bad.help);
+                        self.error(
+                            Code::Device,
+                            &span,
+                            format!("`{device}` is not a device name"),
+                            "",
+                            bad.help,
+                        );
                         return None;
                     }
                 };
@@ -164,7 +175,13 @@ impl Decoder<'_> {
                     None => {
                         let names: Vec<&str> = volumes.iter().map(|volume| volume.device.as_str()).collect();
                         let help = format!("the recipe's volumes are: {}", names.join(", "));
-                        self.error(&span, format!("no volume is attached as `{device}`"), "", help);
+                        self.error(
+                            Code::Check,
+                            &span,
+                            format!("no volume is attached as `{device}`"),
+                            "",
+                            help,
+                        );
                     }
                     Some(volume) if volume.mount.as_deref() != Some(path.as_str()) => {
                         let help = match &volume.mount {
@@ -172,6 +189,7 @@ impl Decoder<'_> {
                             None => format!("add `mount: {path}` to the volume `{}`", volume.device),
                         };
                         self.error(
+                            Code::Check,
                             &path_span,
                             format!("no volume `{device}` is mounted at `{path}`"),
                             "",
@@ -193,7 +211,7 @@ impl Decoder<'_> {
                     let names: Vec<&str> = users.iter().map(|user| user.name.as_str()).collect();
                     let help = advice(&name, &names, "the recipe's users are")
                         .unwrap_or_else(|| format!("add {{name: {name}}} to `users`"));
-                    self.error(&span, format!("no user is called `{name}`"), "", help);
+                    self.error(Code::Check, &span, format!("no user is called `{name}`"), "", help);
                 }
                 Some(name)
             }
@@ -201,6 +219,7 @@ impl Decoder<'_> {
                 Some(user) => Some(user.name.clone()),
                 None => {
                     self.error(
+                        Code::MissingKey,
                         kind,
                         "this check needs a `user`",
                         "the recipe has no default user",

@@ -2,10 +2,10 @@
 
 use super::names::{is_file_name, is_key_type, is_user_name, runnable_name, runs_as_part};
 use super::{Decoder, depth, first_line, items, others, same_file};
-use crate::Span;
 use crate::language;
 use crate::model::{FileSpec, MotdScript, Payload, RunStep, Services, Unit, User, Web, WebEntry};
 use crate::yaml::Node;
+use crate::{Code, Span};
 
 impl Decoder<'_> {
     pub(super) fn motd(&mut self, root: &Node) -> Vec<MotdScript> {
@@ -20,6 +20,7 @@ impl Decoder<'_> {
                     format!("call it `{fixed}`")
                 };
                 self.error(
+                    Code::LoginScript,
                     &key.span,
                     format!("the login script `{}` would never run", key.text),
                     "run-parts --lsbsysinit passes over this name",
@@ -29,6 +30,7 @@ impl Decoder<'_> {
             if !scalar.text.starts_with("#!") || !scalar.text[2..].trim_start().starts_with('/') {
                 let first = first_line(&node.span);
                 self.error(
+                    Code::LoginScript,
                     &first,
                     format!("the login script `{}` does not say what runs it", key.text),
                     "its first line is not `#!` and a program",
@@ -57,6 +59,7 @@ impl Decoder<'_> {
             let Some(scalar) = value.scalar() else { continue };
             if key.text.is_empty() || !key.text.split('/').all(is_file_name) {
                 self.error(
+                    Code::Path,
                     &key.span,
                     format!("`{}` is not a path below the web root", key.text),
                     "",
@@ -81,6 +84,7 @@ impl Decoder<'_> {
                 (Some(_), Some((_, span))) => {
                     let span = node.key("source").map_or(span, |key| key.span.clone());
                     self.error(
+                        Code::Contradiction,
                         &span,
                         "a file has `content` or `source`, not both",
                         "one too many",
@@ -95,6 +99,7 @@ impl Decoder<'_> {
                 }
                 (None, None) => {
                     self.error(
+                        Code::MissingKey,
                         &node.span,
                         "a file without content",
                         "has neither `content` nor `source`",
@@ -109,6 +114,7 @@ impl Decoder<'_> {
                     Ok(mode) if (3..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()) => {
                         if matches!(&payload, Some(Payload::Source(path)) if path.is_dir()) {
                             self.error(
+                                Code::FileMode,
                                 &span,
                                 "a folder's files keep their own modes",
                                 "one mode for a whole folder",
@@ -119,6 +125,7 @@ impl Decoder<'_> {
                     }
                     _ => {
                         self.error(
+                            Code::FileMode,
                             &span,
                             format!("`{text}` is not a file's mode"),
                             "not octal",
@@ -132,6 +139,7 @@ impl Decoder<'_> {
                 Some((text, span)) => {
                     if !is_user_name(&text) {
                         self.error(
+                            Code::Account,
                             &span,
                             format!("`{text}` cannot be a user or group"),
                             "",
@@ -146,7 +154,13 @@ impl Decoder<'_> {
             let Some((path, span)) = self.text(node, "path") else { continue };
             let Some(path) = self.image_path(&path, &span, "`path`") else { continue };
             if path == "/" && matches!(payload, Some(Payload::Content(_))) {
-                self.error(&span, "`/` is a folder, not a file", "", "write the file's whole path");
+                self.error(
+                    Code::Path,
+                    &span,
+                    "`/` is a folder, not a file",
+                    "",
+                    "write the file's whole path",
+                );
                 continue;
             }
             let Some(payload) = payload else { continue };
@@ -155,6 +169,7 @@ impl Decoder<'_> {
                 Some(at) if same_file(&files[at].span, &file.span) => {
                     let first = files[at].span.position().0;
                     self.error(
+                        Code::Repeated,
                         &file.span,
                         format!("`{}` stands here twice", file.path),
                         "the second time",
@@ -176,6 +191,7 @@ impl Decoder<'_> {
             for (group, span) in self.texts(node, "groups") {
                 if !is_user_name(&group) {
                     self.error(
+                        Code::Account,
                         &span,
                         format!("`{group}` cannot be a group's name"),
                         "",
@@ -194,9 +210,10 @@ impl Decoder<'_> {
             for (key, span) in self.texts(node, "authorized_keys") {
                 let key = key.trim().to_owned();
                 if key.contains("PRIVATE KEY") {
-                    self.error(&first_line(&span), "this is a private key", "whoever has the image would have it", "put in the public half, the file that ends in .pub; the private one is no secret any more");
+                    self.error(Code::Secret, &first_line(&span), "this is a private key", "whoever has the image would have it", "put in the public half, the file that ends in .pub; the private one is no secret any more");
                 } else if key.contains('\n') || !key.split_whitespace().any(is_key_type) {
                     self.error(
+                        Code::Account,
                         &first_line(&span),
                         "this is not a public SSH key",
                         "",
@@ -204,7 +221,7 @@ impl Decoder<'_> {
                     );
                 } else {
                     self.problems.push(
-                        span.warning("this key can log in to every machine started from the image", "stays in the image")
+                        span.warning(Code::Secret, "this key can log in to every machine started from the image", "stays in the image")
                             .help("EC2 gives each instance its launch key; leave keys out of images that others use"),
                     );
                     keys.push(key);
@@ -213,6 +230,7 @@ impl Decoder<'_> {
             let Some((name, span)) = self.text(node, "name") else { continue };
             if name == "root" {
                 self.error(
+                    Code::Account,
                     &span,
                     "root cannot be listed as a user",
                     "root has no login",
@@ -222,6 +240,7 @@ impl Decoder<'_> {
             }
             if !is_user_name(&name) {
                 self.error(
+                    Code::Account,
                     &span,
                     format!("`{name}` cannot be a user's name"),
                     "",
@@ -234,6 +253,7 @@ impl Decoder<'_> {
                 Some(at) if same_file(&users[at].span, &user.span) => {
                     let first = users[at].span.position().0;
                     self.error(
+                        Code::Repeated,
                         &user.span,
                         format!("the user `{}` stands here twice", user.name),
                         "the second time",
@@ -259,6 +279,7 @@ impl Decoder<'_> {
                     });
                 if !good {
                     self.error(
+                        Code::Service,
                         &span,
                         format!("`{text}` is not a unit's name"),
                         "",
@@ -299,6 +320,7 @@ impl Decoder<'_> {
                 }
                 if same_file(place, by) {
                     self.error(
+                        Code::Contradiction,
                         place,
                         format!("`{unit}` is switched on and off"),
                         "the second time",
@@ -325,6 +347,7 @@ impl Decoder<'_> {
             };
             if name.trim().is_empty() || name.chars().any(char::is_control) {
                 self.error(
+                    Code::RunStep,
                     &span,
                     "a run step's name is one line of text",
                     "",
@@ -333,6 +356,7 @@ impl Decoder<'_> {
             }
             if script.trim().is_empty() {
                 self.error(
+                    Code::RunStep,
                     &script_span,
                     format!("the script of `{name}` is empty"),
                     "",
@@ -344,6 +368,7 @@ impl Decoder<'_> {
                 Some(at) if same_file(&steps[at].span, &step.span) => {
                     let first = steps[at].span.position().0;
                     self.error(
+                        Code::Repeated,
                         &step.span,
                         format!("two run steps are called `{}`", step.name),
                         "the second",

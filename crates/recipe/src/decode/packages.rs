@@ -3,11 +3,11 @@
 use super::Decoder;
 use super::names::{is_package_name, is_package_version};
 use super::same_file;
-use crate::Span;
 use crate::language;
 use crate::model::{Distribution, Family, Kernel, PackageRequest};
 use crate::nearest::nearest;
 use crate::yaml::Node;
+use crate::{Code, Span};
 
 impl Decoder<'_> {
     pub(super) fn distribution(&mut self, root: &Node) -> Distribution {
@@ -36,6 +36,7 @@ impl Decoder<'_> {
             }
             if list.items().is_empty() {
                 self.error(
+                    Code::WrongValue,
                     &list.span,
                     "a distribution without a component",
                     "the list is empty",
@@ -50,11 +51,11 @@ impl Decoder<'_> {
             match address {
                 Some(rest) if clean && !rest.is_empty() && !rest.starts_with('/') => {
                     if rest.split('/').next().is_some_and(|host| host.contains('@')) {
-                        self.error(&span, "a mirror's address holds a login", "a recipe is no place for it", "take it out; give it to the host's apt configuration instead");
+                        self.error(Code::Secret, &span, "a mirror's address holds a login", "a recipe is no place for it", "take it out; give it to the host's apt configuration instead");
                     }
                     distribution.mirror = Some(mirror.trim_end_matches('/').to_owned());
                 }
-                _ => self.error(
+                _ => self.error(Code::Mirror,
                     &span,
                     format!("`{mirror}` is not a mirror's address"),
                     "",
@@ -79,7 +80,7 @@ impl Decoder<'_> {
                     || "write cloud, generic, or the name of a linux-image package".to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
-                self.error(&span, format!("`{name}` is not a kernel"), "", help);
+                self.error(Code::Kernel, &span, format!("`{name}` is not a kernel"), "", help);
                 Kernel::Cloud
             }
         };
@@ -110,6 +111,7 @@ impl Decoder<'_> {
                             None => format!("the base asks for: {}", names.join(", ")),
                         };
                         self.error(
+                            Code::PackageName,
                             &span,
                             format!("`{name}` is not inherited, so it cannot be dropped"),
                             "",
@@ -134,13 +136,20 @@ impl Decoder<'_> {
                 } else {
                     "small letters, digits, + - and dots, two characters at least".to_owned()
                 };
-                self.error(&span, format!("`{name}` cannot be a package's name"), "", help);
+                self.error(
+                    Code::PackageName,
+                    &span,
+                    format!("`{name}` cannot be a package's name"),
+                    "",
+                    help,
+                );
                 continue;
             }
             if let Some(version) = &version
                 && !is_package_version(version)
             {
                 self.error(
+                    Code::PackageVersion,
                     &span,
                     format!("`{version}` cannot be a package's version"),
                     "",
@@ -156,12 +165,17 @@ impl Decoder<'_> {
                         self.problems.push(
                             request
                                 .span
-                                .warning(format!("`{}` is listed twice", request.name), "the second time")
+                                .warning(
+                                    Code::Repeated,
+                                    format!("`{}` is listed twice", request.name),
+                                    "the second time",
+                                )
                                 .help(format!("its first place is line {first}: keep one of them")),
                         );
                     } else {
                         let message = format!("`{}` is asked for in two versions", request.name);
                         self.error(
+                            Code::Contradiction,
                             &request.span,
                             message,
                             "the second",

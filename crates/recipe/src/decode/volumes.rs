@@ -9,7 +9,7 @@ use catalog::{IOPS_PER_THROUGHPUT, VolumeRule, VolumeSettings};
 use super::{Decoder, items, same_file};
 use crate::model::{FileSpec, Filesystem, Payload, Volume, Web};
 use crate::yaml::Node;
-use crate::{DeviceName, Span, VolumeType, language};
+use crate::{Code, DeviceName, Span, VolumeType, language};
 
 /// Folders that a machine needs before other volumes are mounted, with all below them.
 const TAKEN: [&str; 10] =
@@ -45,7 +45,7 @@ impl Decoder<'_> {
                     };
                     let help =
                         format!("the first is in line {}: give one another name", first.span.position().0);
-                    self.error(&volume.span, message, "the second", help);
+                    self.error(Code::Repeated, &volume.span, message, "the second", help);
                 }
                 Some(at) => volumes[at] = volume,
                 None => volumes.push(volume),
@@ -64,6 +64,7 @@ impl Decoder<'_> {
             [] => {
                 let span = root.key("volumes").map_or_else(|| root.span.clone(), |key| key.span.clone());
                 self.error(
+                    Code::RootVolume,
                     &span,
                     "no volume is the root",
                     "none has `root: true`",
@@ -71,6 +72,7 @@ impl Decoder<'_> {
                 );
             }
             [only] if !only.device.is_for_root() => self.error(
+                Code::RootVolume,
                 &only.span,
                 format!("the root cannot be `{}`", only.device),
                 "",
@@ -80,6 +82,7 @@ impl Decoder<'_> {
             [first, ref others @ ..] => {
                 for second in others {
                     self.error(
+                        Code::RootVolume,
                         &second.span,
                         "two volumes are the root",
                         "the second",
@@ -90,6 +93,7 @@ impl Decoder<'_> {
         }
         for volume in volumes.iter().filter(|volume| !volume.root && volume.device.disk() == "xvda") {
             self.error(
+                Code::RootVolume,
                 &volume.span,
                 format!("`{}` is kept for the root", volume.device),
                 "no root",
@@ -103,12 +107,24 @@ impl Decoder<'_> {
                         "`{}` and `{}` are the same instance store volume",
                         earlier.device, volume.device
                     );
-                    self.error(&volume.span, message, "the second", "give each its own number: ephemeral: 1");
+                    self.error(
+                        Code::Repeated,
+                        &volume.span,
+                        message,
+                        "the second",
+                        "give each its own number: ephemeral: 1",
+                    );
                 }
                 self.mounts(earlier, volume);
                 if volume.label.is_some() && volume.label == earlier.label {
                     let message = format!("`{}` and `{}` have the same label", earlier.device, volume.device);
-                    self.error(&volume.span, message, "the second", "give each its own `label`");
+                    self.error(
+                        Code::Repeated,
+                        &volume.span,
+                        message,
+                        "the second",
+                        "give each its own `label`",
+                    );
                 }
             }
         }
@@ -139,7 +155,7 @@ impl Decoder<'_> {
         let device = match DeviceName::new(&device) {
             Ok(device) => device,
             Err(bad) => {
-                self.error(&span, format!("`{device}` is not a device name"), "", bad.help);
+                self.error(Code::Device, &span, format!("`{device}` is not a device name"), "", bad.help);
                 return None;
             }
         };
@@ -165,6 +181,7 @@ impl Decoder<'_> {
                     && (key != "root" || root)
                 {
                     self.error(
+                        Code::Contradiction,
                         &at.span,
                         format!("instance store has no `{key}`"),
                         format!("this is ephemeral{number}"),
@@ -177,10 +194,11 @@ impl Decoder<'_> {
             if let Some((path, span)) = &mount
                 && path != "/"
             {
-                self.error(span, "the root is mounted at /", "", "take `mount` away");
+                self.error(Code::Mount, span, "the root is mounted at /", "", "take `mount` away");
             }
             if let Some(at) = node.get("source").and(node.key("source")) {
                 self.error(
+                    Code::RootVolume,
                     &at.span,
                     "the root is filled by packages and files",
                     "a source for the root",
@@ -198,6 +216,7 @@ impl Decoder<'_> {
             && (root || filesystem.is_some())
         {
             self.error(
+                Code::Ec2Rule,
                 &at.span,
                 "EC2 refuses `encrypted` for a volume that comes from a snapshot",
                 "this one does",
@@ -209,7 +228,13 @@ impl Decoder<'_> {
             Some(None) if root => (4 * GIB, span.clone()),
             Some(None) if blank_store => (GIB, span.clone()),
             Some(None) => {
-                self.error(&node.span, "a volume needs a `size`", "has no `size`", "add `size: 1GiB`");
+                self.error(
+                    Code::MissingKey,
+                    &node.span,
+                    "a volume needs a `size`",
+                    "has no `size`",
+                    "add `size: 1GiB`",
+                );
                 return None;
             }
             None => return None,
@@ -256,6 +281,7 @@ impl Decoder<'_> {
         if device.is_undocumented() && (ephemeral || !good) {
             self.problems.push(
                 span.warning(
+                    Code::Device,
                     format!("`{device}` is not among the names that EC2 documents"),
                     "widely used, and works on most instance types",
                 )
@@ -264,6 +290,7 @@ impl Decoder<'_> {
         } else if !good {
             self.problems.push(
                 span.warning(
+                    Code::Device,
                     format!("`{device}` is not among the names that EC2 recommends for {what}"),
                     "works on most instance types",
                 )
@@ -276,6 +303,7 @@ impl Decoder<'_> {
         let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
         if label.len() > MAX_LABEL {
             self.error(
+                Code::Label,
                 span,
                 format!("the label `{label}` is too long"),
                 format!("{} bytes", label.len()),
@@ -283,6 +311,7 @@ impl Decoder<'_> {
             );
         } else if label.is_empty() || label.contains(bad) {
             self.error(
+                Code::Label,
                 span,
                 format!("`{label}` cannot be a label"),
                 "",
@@ -296,6 +325,7 @@ impl Decoder<'_> {
         if needed {
             let label = if path == "/" { "the root is there" } else { "the machine needs its own" };
             self.error(
+                Code::Mount,
                 span,
                 format!("nothing can be mounted at `{path}`"),
                 label,
@@ -303,6 +333,7 @@ impl Decoder<'_> {
             );
         } else if path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
             self.error(
+                Code::Mount,
                 span,
                 format!("nothing can be mounted at `{path}`"),
                 "not a plain path",
@@ -318,6 +349,7 @@ impl Decoder<'_> {
             .find_map(|(key, what)| node.get(key).and(node.key(key)).map(|at| (at, key, what)));
         if let Some((at, key, what)) = asked {
             self.error(
+                Code::MissingKey,
                 &at.span,
                 format!("a volume without a file system cannot be {what}"),
                 "has no `filesystem`",
@@ -335,7 +367,7 @@ impl Decoder<'_> {
         if first == second {
             let message =
                 format!("`{}` and `{}` are mounted at the same place", earlier.device, volume.device);
-            self.error(&volume.span, message, "the second", "give each its own `mount`");
+            self.error(Code::Mount, &volume.span, message, "the second", "give each its own `mount`");
             return;
         }
         let (inner, outer) = match (is_below(second, first), is_below(first, second)) {
@@ -345,6 +377,7 @@ impl Decoder<'_> {
         };
         let (inside, around) = if inner.device == volume.device { (second, first) } else { (first, second) };
         self.error(
+            Code::Mount,
             &inner.span,
             format!("`{inside}` is inside `{around}`, where another volume is mounted"),
             format!("`{}` is mounted first", outer.device),
@@ -359,6 +392,7 @@ impl Decoder<'_> {
         if let Some(path) = special {
             let shown = path.strip_prefix(source).unwrap_or(&path).display().to_string();
             self.error(
+                Code::Source,
                 span,
                 format!("`{shown}` in the source is neither a file, a folder nor a link"),
                 "holds it",
@@ -367,6 +401,7 @@ impl Decoder<'_> {
         }
         if least > volume.size {
             self.error(
+                Code::Size,
                 span,
                 format!("the source of `{}` does not fit the volume", volume.device),
                 format!("{} MiB at least, the volume has {}", least.div_ceil(MIB), volume.size / MIB),
@@ -388,6 +423,7 @@ impl Decoder<'_> {
             .sum();
         if least > root.size {
             self.error(
+                Code::Size,
                 &root.size_span,
                 "the recipe's files do not fit the root",
                 format!("the files alone take {} MiB", least.div_ceil(MIB)),
@@ -411,6 +447,7 @@ impl Decoder<'_> {
                 if let Some(mount) = volume.mount.as_deref().filter(|mount| is_below(path, mount)) {
                     self.problems.push(
                         span.warning(
+                            Code::Mount,
                             format!(
                                 "`{path}` is on the root volume, and `{}` is mounted over it",
                                 volume.device
@@ -446,7 +483,13 @@ impl Decoder<'_> {
                     }
                     _ => "write whole GiB or MiB: 4GiB, 512MiB".to_owned(),
                 };
-                self.error(&span, format!("`{text}` is not a size"), "not whole MiB or GiB", help);
+                self.error(
+                    Code::Size,
+                    &span,
+                    format!("`{text}` is not a size"),
+                    "not whole MiB or GiB",
+                    help,
+                );
                 return None;
             }
         };
@@ -454,6 +497,7 @@ impl Decoder<'_> {
             Some(size) if size > 0 => Some(Some((size, span))),
             _ => {
                 self.error(
+                    Code::Size,
                     &span,
                     format!("`{text}` is not a size"),
                     "out of range",
@@ -471,6 +515,7 @@ impl Decoder<'_> {
             let most = MAX_FILE_SYSTEM / GIB;
             let blank = if volume.root { "" } else { ", or take `filesystem` away for a blank volume" };
             self.error(
+                Code::Size,
                 &volume.size_span,
                 format!("`{}` is larger than its file system can be", volume.device),
                 format!("ext4 takes {most} GiB at most"),
@@ -545,7 +590,7 @@ impl Decoder<'_> {
                     format!("add `iops: {needed}`, or ask for {} MiB/s", iops / IOPS_PER_THROUGHPUT),
                 ),
             };
-            self.error(&span, message, label, help);
+            self.error(Code::Ec2Rule, &span, message, label, help);
         }
     }
 }

@@ -168,9 +168,8 @@ fn boot_and_check(
     spec.console = Some(folder.join(format!("console-{firmware}.log")));
     let work = work.join(firmware);
     fs::create_dir_all(&work).map_err(Error::io(&work, "cannot be made"))?;
-    let checks: Vec<machine::Check> = manifest.checks.iter().map(machine::Check::from).collect();
     let mut log = |line: &str| stages.report().line(&format!("{firmware}: {line}"));
-    let results = machine::boot_and_check(&spec, programs, &work, &checks, &mut log)
+    let results = machine::boot_and_check(&spec, programs, &work, &manifest.checks, &mut log)
         .map_err(|source| Error::Boot { firmware: firmware.to_owned(), source })?;
     Ok(results
         .into_iter()

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use catalog::{AmiId, SnapshotId};
+use machine::Check;
 use recipe::BootMode;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +48,21 @@ pub struct Manifest {
     /// Every package, sorted by name.
     pub packages: Vec<ManifestPackage>,
     /// What must be true of the booted machine.
-    pub checks: Vec<ManifestCheck>,
+    pub checks: Vec<Check>,
+    /// Findings of the lint that the recipe allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<ManifestAllowed>,
+}
+
+/// A finding of the lint that the recipe allows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestAllowed {
+    /// Its name.
+    pub finding: String,
+    /// The file that it is about.
+    pub file: Option<String>,
+    /// Why it is meant.
+    pub reason: String,
 }
 
 /// The present shape of the manifest.
@@ -110,43 +125,14 @@ pub struct ManifestPackage {
     pub architecture: String,
 }
 
-/// One check, as the recipe writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the recipe language's own words")]
-pub enum ManifestCheck {
-    Http { port: u16, path: String, status: u16, contains: Option<String> },
-    Login { user: String, contains: String },
-    Ssh { user: String, run: String, contains: Option<String> },
-    Mount { path: String, device: String },
-    Console { contains: String },
-}
-
-impl From<&recipe::Check> for ManifestCheck {
-    fn from(check: &recipe::Check) -> Self {
-        match check.clone() {
-            recipe::Check::Http { port, path, status, contains } => {
-                Self::Http { port, path, status, contains }
-            }
-            recipe::Check::Login { user, contains } => Self::Login { user, contains },
-            recipe::Check::Ssh { user, run, contains } => Self::Ssh { user, run, contains },
-            recipe::Check::Mount { path, device } => Self::Mount { path, device: device.to_string() },
-            recipe::Check::Console { contains } => Self::Console { contains },
-        }
-    }
-}
-
-impl From<&ManifestCheck> for machine::Check {
-    fn from(check: &ManifestCheck) -> Self {
-        match check.clone() {
-            ManifestCheck::Http { port, path, status, contains } => {
-                Self::Http { port, path, status, contains }
-            }
-            ManifestCheck::Login { user, contains } => Self::Login { user, contains },
-            ManifestCheck::Ssh { user, run, contains } => Self::Ssh { user, run, contains },
-            ManifestCheck::Mount { path, device } => Self::Mount { path, device },
-            ManifestCheck::Console { contains } => Self::Console { contains },
-        }
+/// A recipe's check, in the words of the machine room.
+pub(crate) fn machine_check(check: &recipe::Check) -> Check {
+    match check.clone() {
+        recipe::Check::Http { port, path, status, contains } => Check::Http { port, path, status, contains },
+        recipe::Check::Login { user, contains } => Check::Login { user, contains },
+        recipe::Check::Ssh { user, run, contains } => Check::Ssh { user, run, contains },
+        recipe::Check::Mount { path, device } => Check::Mount { path, device: device.to_string() },
+        recipe::Check::Console { contains } => Check::Console { contains },
     }
 }
 

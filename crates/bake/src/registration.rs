@@ -4,7 +4,7 @@ use block::Digest;
 use catalog::{AmiId, BlockDeviceMapping, Ebs, Home, RegisterImage, SnapshotId, VirtualName};
 use recipe::{Arch, BootMode, Lock, Recipe, Volume};
 
-use crate::manifest::{self, Deflate, Manifest, ManifestCheck, ManifestPackage, ManifestVolume};
+use crate::manifest::{self, Deflate, Manifest, ManifestAllowed, ManifestPackage, ManifestVolume};
 use crate::{Error, WRITERS};
 
 /// The file with the block device mapping, in AWS's shape.
@@ -146,7 +146,16 @@ fn manifest_without_ids(recipe: &Recipe, lock: &Lock, home: &Home) -> Manifest {
                 architecture: package.architecture.clone(),
             })
             .collect(),
-        checks: recipe.checks.iter().map(ManifestCheck::from).collect(),
+        checks: recipe.checks.iter().map(manifest::machine_check).collect(),
+        allowed: recipe
+            .allow
+            .iter()
+            .map(|allowed| ManifestAllowed {
+                finding: allowed.finding.clone(),
+                file: allowed.file.clone(),
+                reason: allowed.reason.clone(),
+            })
+            .collect(),
     }
 }
 

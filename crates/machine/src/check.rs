@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use block::without_escapes;
+use serde::{Deserialize, Serialize};
 
 use crate::boot::{Log, start};
 use crate::program::quoted;
@@ -15,8 +16,9 @@ const SEEN_WIDTH: usize = 200;
 /// The most that a check's name quotes of a command.
 const NAME_WIDTH: usize = 60;
 
-/// Something that must hold of a running machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Something that must hold of a running machine. As JSON: one key that says the kind, with its fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Check {
     /// A page that the machine serves.
     Http {

@@ -52,6 +52,7 @@ pub(crate) fn decode(root: &Node, arch: Arch, problems: &mut Vec<Diagnostic>) ->
         run: decoder.run(root),
         image: decoder.image(root),
         checks: decoder.checks(root, &users, &volumes),
+        allow: decoder.allow(root),
         users,
         volumes,
         name: name?.0,

@@ -139,6 +139,8 @@ pub struct Diagnostic {
     pub width: usize,
     /// What to say beside the underlined text; may be empty.
     pub label: String,
+    /// What else there is to know, a line each.
+    pub notes: Vec<String>,
     /// What to do.
     pub help: Option<String>,
 }
@@ -164,6 +166,7 @@ impl Diagnostic {
             source_line: text[line_start..line_end].trim_end_matches('\r').to_owned(),
             width: covered.chars().count().max(1),
             label,
+            notes: Vec::new(),
             help: None,
         }
     }
@@ -183,8 +186,15 @@ impl Diagnostic {
             source_line: String::new(),
             width: 0,
             label: String::new(),
+            notes: Vec::new(),
             help: None,
         }
+    }
+
+    /// The same, with something else to know.
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
     }
 
     /// The same, with advice.
@@ -213,10 +223,7 @@ impl Diagnostic {
         let file = printable(&self.file.display().to_string());
         if self.line == 0 {
             writeln!(out, " {} {file}", paint.with("1;34", "-->"))?;
-            if let Some(help) = &self.help {
-                writeln!(out, "  {} help: {}", paint.with("1;34", "="), printable(help))?;
-            }
-            return Ok(());
+            return self.render_advice(" ", paint, out);
         }
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
@@ -234,8 +241,16 @@ impl Diagnostic {
             " ".repeat(before),
             paint.with(colour, &format!("{carets}{label}"))
         )?;
+        self.render_advice(&margin, paint, out)
+    }
+
+    fn render_advice(&self, margin: &str, paint: Paint, out: &mut dyn fmt::Write) -> fmt::Result {
+        let sign = paint.with("1;34", "=");
+        for note in &self.notes {
+            writeln!(out, "{margin} {sign} note: {}", printable(note))?;
+        }
         if let Some(help) = &self.help {
-            writeln!(out, "{margin} {} help: {}", paint.with("1;34", "="), printable(help))?;
+            writeln!(out, "{margin} {sign} help: {}", printable(help))?;
         }
         Ok(())
     }
@@ -308,7 +323,8 @@ impl Diagnostics {
 
     /// One JSON array, an object for each diagnostic: `file`, `line`, `column`, `end_line`, `end_column` (from 1, in
     /// characters, the end exclusive; 0 where the message is about a file as a whole), `start` and `end` (bytes of the
-    /// file), `severity` (`error`, `warning`), `code`, `message`, `label` (may be empty) and `help` (may be null).
+    /// file), `severity` (`error`, `warning`), `code`, `message`, `label` (may be empty), `notes` (a list of texts) and `help`
+    /// (may be null).
     pub fn to_json(&self) -> serde_json::Value {
         self.0
             .iter()
@@ -316,7 +332,8 @@ impl Diagnostics {
                 json!({
                     "file": d.file.to_string_lossy(), "line": d.line, "column": d.column, "end_line": d.end_line,
                     "end_column": d.end_column, "start": d.span.start, "end": d.span.end, "severity": d.severity,
-                    "code": d.code, "message": d.message, "label": d.label, "help": d.help,
+                    "code": d.code, "message": d.message, "label": d.label, "notes": d.notes,
+                    "help": d.help,
                 })
             })
             .collect()

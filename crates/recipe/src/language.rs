@@ -1,5 +1,5 @@
-//! The language as data: which keys there are, what they take, what they mean. The check of a file's structure and
-//! the JSON Schema both read this table.
+//! The language as data: which keys there are, what they take, what they mean. The check of a file's structure, the
+//! JSON Schema and the reference page (`reference`) all read this table.
 
 use serde_json::{Map, Value, json};
 
@@ -8,9 +8,11 @@ use crate::diagnostic::Diagnostic;
 use crate::nearest::advice;
 use crate::yaml::{self, Key, Node};
 
-pub(crate) const SUITES: &[&str] = &["trixie", "bookworm"];
+/// Releases that an image can be of, the default first.
+pub const SUITES: [&str; 2] = ["trixie", "bookworm"];
 pub(crate) const FAMILIES: &[&str] = &["debian"];
-pub(crate) const COMPONENTS: &[&str] = &["main", "contrib", "non-free", "non-free-firmware"];
+/// Parts of the archive.
+pub const COMPONENTS: [&str; 4] = ["main", "contrib", "non-free", "non-free-firmware"];
 pub(crate) const ARCHITECTURES: &[&str] = &["x86_64", "aarch64"];
 pub(crate) const VOLUME_TYPES: &[&str] = &["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard"];
 pub(crate) const FILESYSTEMS: &[&str] = &["ext4"];
@@ -48,15 +50,25 @@ pub(crate) struct Field {
     pub(crate) name: &'static str,
     pub(crate) shape: Shape,
     pub(crate) required: bool,
+    /// What holds when it is left out, in words; empty when it is required, or when nothing holds.
+    pub(crate) default: &'static str,
+    /// What stands after the key and its colon, in one line or, after a line break, in several.
+    pub(crate) example: &'static str,
     pub(crate) doc: &'static str,
 }
 
-const fn field(name: &'static str, shape: Shape, doc: &'static str) -> Field {
-    Field { name, shape, required: false, doc }
+const fn field(
+    name: &'static str,
+    shape: Shape,
+    default: &'static str,
+    example: &'static str,
+    doc: &'static str,
+) -> Field {
+    Field { name, shape, required: false, default, example, doc }
 }
 
-const fn required(name: &'static str, shape: Shape, doc: &'static str) -> Field {
-    Field { name, shape, required: true, doc }
+const fn required(name: &'static str, shape: Shape, example: &'static str, doc: &'static str) -> Field {
+    Field { name, shape, required: true, default: "", example, doc }
 }
 
 const fn keys(what: &'static str, fields: &'static [Field]) -> Keys {
@@ -72,23 +84,30 @@ pub(crate) const RECIPE: Keys = keys(
         required(
             "name",
             Shape::Text("^[a-z0-9][a-z0-9.-]*$"),
+            "hello-web",
             "The image's name: small letters, digits, dots and dashes.",
         ),
         field(
             "version",
             Shape::Text("^[A-Za-z0-9][A-Za-z0-9._-]*$"),
-            "Added to the image's name: hello-web-1.0.0.",
+            "",
+            "1.10.0",
+            "Added to the image's name: hello-web-1.10.0.",
         ),
-        field("description", ANY, "What the image is, in a sentence."),
+        field("description", ANY, "", "A web server with one page", "What the image is, in a sentence."),
         field(
             "extends",
             ANY,
+            "no base",
+            "builtin:debian-13",
             "The recipe to build on: a path relative to this file, or builtin:debian-13, or builtin:debian-12. Mappings merge, lists append (but not architectures), all else is replaced.",
         ),
         field(
             "architectures",
             Shape::List(&Shape::Choice(ARCHITECTURES)),
-            "The architectures to bake for; both when left out. Unlike other lists, a recipe's own takes the place of its base's, so that it can be for fewer.",
+            "both",
+            "[x86_64]",
+            "The architectures to bake for. Unlike other lists, a recipe's own takes the place of its base's, so that it can be for fewer.",
         ),
         field(
             "vars",
@@ -98,20 +117,32 @@ pub(crate) const RECIPE: Keys = keys(
                 others: Some((&ANY, "^[a-z_][a-z0-9_]*$")),
                 one_of: false,
             }),
+            "",
+            "{greeting: Hello}",
             "Variables, used in any text as ${{ name }}, overridden by --set name=…. Built in: name, version, arch, debian_arch.",
         ),
-        field("distribution", Shape::Keys(&DISTRIBUTION), "Where packages come from."),
-        field("kernel", ANY, "cloud (the default), generic, or the name of a linux-image package."),
+        field(
+            "distribution",
+            Shape::Keys(&DISTRIBUTION),
+            "Debian 13",
+            "{suite: bookworm}",
+            "Where packages come from.",
+        ),
+        field(
+            "kernel",
+            ANY,
+            "cloud",
+            "generic",
+            "Which kernel boots: cloud, generic, or the name of a linux-image package.",
+        ),
         field(
             "packages",
             Shape::List(&ANY),
+            "",
+            "[apache2, cowsay=3.03+dfsg2-8]",
             "Packages to install: name, or name=version; -name drops one that the base asks for.",
         ),
-        field(
-            "recommends",
-            Shape::Truth,
-            "Whether recommended packages are installed too; off when left out.",
-        ),
+        field("recommends", Shape::Truth, "false", "true", "Whether recommended packages are installed too."),
         field(
             "motd",
             Shape::Keys(&Keys {
@@ -120,60 +151,130 @@ pub(crate) const RECIPE: Keys = keys(
                 others: Some((&ANY, "^[A-Za-z0-9_.-]+$")),
                 one_of: false,
             }),
-            "Scripts that greet at login: /etc/update-motd.d/<key>, mode 0755.",
+            "",
+            "\n  40-cow: |\n    #!/bin/sh\n    /usr/games/cowsay \"${{ greeting }}\"",
+            "Scripts that greet at login: /etc/update-motd.d/<key>, mode 0755. A key has no dot; a script begins with #!.",
         ),
         field(
             "web",
             Shape::Keys(&WEB),
+            "",
+            "{index.html: <h1>Hello</h1>}",
             "Files of a web site: root, source, and any other key is a file's path with its content.",
         ),
-        field("files", Shape::List(&Shape::Keys(&FILE)), "Files and folders to put into the image."),
+        field(
+            "files",
+            Shape::List(&Shape::Keys(&FILE)),
+            "",
+            "\n  - {path: /etc/app.conf, content: \"port=80\", mode: \"0640\", group: www-data}",
+            "Files and folders to put into the image.",
+        ),
         field(
             "users",
             Shape::List(&Shape::Keys(&USER)),
+            "",
+            "\n  - {name: ec2-user, groups: [adm], sudo: true}",
             "Accounts. The first with sudo is the image's default user.",
         ),
-        field("services", Shape::Keys(&SERVICES), "systemd units to switch on and off."),
+        field(
+            "services",
+            Shape::Keys(&SERVICES),
+            "",
+            "{enable: [apache2], disable: [apt-daily.timer]}",
+            "systemd units to switch on and off.",
+        ),
         field(
             "run",
             Shape::List(&Shape::Keys(&RUN)),
+            "",
+            "\n  - {name: tune, script: \"sysctl --system || true\"}",
             "Scripts that run in the image's root file system while it is baked, in order, after all else.",
         ),
         field(
             "volumes",
             Shape::List(&Shape::Keys(&VOLUME)),
-            "The disks. Without any: a root of 4GiB at /dev/xvda.",
+            "a root of 4GiB at /dev/xvda",
+            "\n  - {device: /dev/xvda, root: true, size: 8GiB}\n  - {device: /dev/xvdf, size: 20GiB, filesystem: ext4, mount: /srv/data}",
+            "The disks.",
         ),
-        field("image", Shape::Keys(&IMAGE), "How the image is registered."),
-        field("checks", Shape::List(&Shape::Keys(&CHECK)), "What must be true of the booted machine."),
+        field(
+            "image",
+            Shape::Keys(&IMAGE),
+            "",
+            "{tags: {Team: web}, boot_mode: uefi-preferred}",
+            "How the image is registered.",
+        ),
+        field(
+            "checks",
+            Shape::List(&Shape::Keys(&CHECK)),
+            "",
+            "\n  - http: {port: 80, contains: Hello}\n  - login: {contains: Hello}",
+            "What must be true of the booted machine. That it boots, that cloud-init ends well and that no unit has failed is checked of each.",
+        ),
+        field(
+            "allow",
+            Shape::List(&Shape::Keys(&ALLOW)),
+            "",
+            "\n  - {finding: authorized-keys, file: /home/ec2-user/.ssh/authorized_keys, reason: the team's own key}",
+            "Findings of the look at the finished image that are meant. Its messages name the entry to write.",
+        ),
+    ],
+);
+
+pub(crate) const ALLOW: Keys = keys(
+    "an allowed finding",
+    &[
+        required(
+            "finding",
+            Shape::Text("^[a-z0-9-]+$"),
+            "private-key",
+            "The finding's name, in brackets in its message.",
+        ),
+        field(
+            "file",
+            ABSOLUTE,
+            "findings about no file",
+            "/etc/ssl/private/site.key",
+            "The file that it is about.",
+        ),
+        required(
+            "reason",
+            ANY,
+            "a test key that nothing trusts",
+            "Why it is meant, for whoever reads the recipe or the image's manifest.",
+        ),
     ],
 );
 
 pub(crate) const DISTRIBUTION: Keys = keys(
     "a distribution",
     &[
-        field("family", Shape::Choice(FAMILIES), "debian, the default."),
-        field("suite", Shape::Choice(SUITES), "The release; trixie when left out."),
+        field("family", Shape::Choice(FAMILIES), "debian", "debian", "The family of distributions."),
+        field("suite", Shape::Choice(&SUITES), "trixie", "bookworm", "The release, by its code name."),
         field(
             "components",
-            Shape::List(&Shape::Choice(COMPONENTS)),
-            "Parts of the archive; main when left out.",
+            Shape::List(&Shape::Choice(&COMPONENTS)),
+            "[main]",
+            "[main, non-free-firmware]",
+            "Parts of the archive.",
         ),
         field(
             "mirror",
             Shape::Text("^(https?|file)://"),
-            "A mirror's address; else the host's apt sources, BAKEHOUSE_DEBIAN_MIRROR or the built-in default.",
+            "BAKEHOUSE_DEBIAN_MIRROR, else the host's apt sources, else a public mirror",
+            "http://ftp.debian.org/debian",
+            "A mirror's address, written into the image's apt sources too.",
         ),
-        field("updates", Shape::Truth, "Whether the updates suite is used; on when left out."),
-        field("security", Shape::Truth, "Whether the security suite is used; on when left out."),
+        field("updates", Shape::Truth, "true", "false", "Whether the updates suite is used."),
+        field("security", Shape::Truth, "true", "false", "Whether the security suite is used."),
     ],
 );
 
 pub(crate) const WEB: Keys = Keys {
     what: "the web files",
     fields: &[
-        field("root", ABSOLUTE, "The folder in the image; /var/www/html when left out."),
-        field("source", ANY, "A folder beside the recipe whose files are laid under root."),
+        field("root", ABSOLUTE, "/var/www/html", "/srv/www", "The folder in the image."),
+        field("source", ANY, "", "site/", "A folder beside the recipe whose files are laid under root."),
     ],
     others: Some((&ANY, "^[^/].*$")),
     one_of: false,
@@ -182,25 +283,45 @@ pub(crate) const WEB: Keys = Keys {
 pub(crate) const FILE: Keys = keys(
     "a file",
     &[
-        required("path", ABSOLUTE, "Where it goes in the image."),
-        field("content", ANY, "What is in it."),
-        field("source", ANY, "A file or folder beside the recipe to copy, in place of content."),
-        field("mode", Shape::Text("^[0-7]{3,4}$"), "Octal permissions, in quotes: \"0644\"."),
-        field("owner", ANY, "The user it belongs to; root when left out."),
-        field("group", ANY, "The group it belongs to; root when left out."),
+        required("path", ABSOLUTE, "/etc/app.conf", "Where it goes in the image."),
+        field("content", ANY, "", "\"port=80\"", "What is in it."),
+        field(
+            "source",
+            ANY,
+            "",
+            "app/",
+            "A file or folder beside the recipe to copy, in place of content. Of its modes only whether a file is executable counts.",
+        ),
+        field(
+            "mode",
+            Shape::Text("^[0-7]{3,4}$"),
+            "0644, 0755 for an executable source",
+            "\"0640\"",
+            "Octal permissions of a file, in quotes.",
+        ),
+        field("owner", ANY, "root", "www-data", "The user it belongs to."),
+        field("group", ANY, "root", "www-data", "The group it belongs to."),
     ],
 );
 
 pub(crate) const USER: Keys = keys(
     "a user",
     &[
-        required("name", Shape::Text("^[a-z_][a-z0-9_-]{0,31}$"), "The account's name."),
-        field("groups", Shape::List(&ANY), "Further groups."),
-        field("sudo", Shape::Truth, "Whether the user may do all things with sudo, without a password."),
-        field("shell", ABSOLUTE, "The login shell; /bin/bash when left out."),
+        required("name", Shape::Text("^[a-z_][a-z0-9_-]{0,31}$"), "ec2-user", "The account's name."),
+        field("groups", Shape::List(&ANY), "", "[adm, docker]", "Further groups."),
+        field(
+            "sudo",
+            Shape::Truth,
+            "false",
+            "true",
+            "Whether the user may do all things with sudo, without a password.",
+        ),
+        field("shell", ABSOLUTE, "/bin/bash", "/usr/sbin/nologin", "The login shell."),
         field(
             "authorized_keys",
             Shape::List(&ANY),
+            "",
+            "[ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2i me@example]",
             "Public SSH keys put into the image. EC2 brings the launch key without this.",
         ),
     ],
@@ -209,16 +330,27 @@ pub(crate) const USER: Keys = keys(
 pub(crate) const SERVICES: Keys = keys(
     "the services",
     &[
-        field("enable", Shape::List(&ANY), "Units that start at boot."),
-        field("disable", Shape::List(&ANY), "Units that do not, though a package or base enables them."),
+        field("enable", Shape::List(&ANY), "", "[apache2]", "Units that start at boot."),
+        field(
+            "disable",
+            Shape::List(&ANY),
+            "",
+            "[apt-daily.timer]",
+            "Units that do not, though a package or base enables them.",
+        ),
     ],
 );
 
 pub(crate) const RUN: Keys = keys(
     "a run step",
     &[
-        required("name", ANY, "What the step is called in messages."),
-        required("script", ANY, "A shell script, or any script that begins with #!."),
+        required("name", ANY, "tune", "What the step is called in messages."),
+        required(
+            "script",
+            ANY,
+            "\"sysctl --system || true\"",
+            "A script for sh -e, or any script that begins with #!.",
+        ),
     ],
 );
 
@@ -228,39 +360,62 @@ pub(crate) const VOLUME: Keys = keys(
         required(
             "device",
             Shape::Text("^/dev/(xvd|sd)"),
-            "The name that it is attached under: /dev/xvda, /dev/xvdf.",
+            "/dev/xvdf",
+            "The name that it is attached under: /dev/xvda or /dev/sda1 for the root, /dev/xvdf and on for data, /dev/sdb and on for instance store.",
         ),
-        field("root", Shape::Truth, "Whether this is the disk that boots."),
+        field("root", Shape::Truth, "false", "true", "Whether this is the disk that boots."),
         field(
             "size",
             Shape::Text("^[1-9][0-9]*(MiB|GiB)$"),
-            "Whole MiB or GiB: 4GiB. For the root 4GiB, for instance store 1GiB when left out.",
+            "4GiB for the root, 1GiB for instance store; others need one",
+            "20GiB",
+            "Whole MiB or GiB. EC2 counts in GiB, rounded up.",
         ),
-        field("type", Shape::Choice(VOLUME_TYPES), "The EBS volume type; gp3 when left out."),
-        field("iops", Shape::Number(1, 1_000_000), "Provisioned IOPS (gp3, io1, io2)."),
-        field("throughput", Shape::Number(1, 100_000), "MiB/s (gp3)."),
+        field("type", Shape::Choice(VOLUME_TYPES), "gp3", "io2", "The EBS volume type."),
+        field(
+            "iops",
+            Shape::Number(1, 1_000_000),
+            "EC2's own",
+            "3000",
+            "Provisioned IOPS (gp3, io1, io2; the last two need it).",
+        ),
+        field("throughput", Shape::Number(1, 100_000), "EC2's own", "250", "MiB/s (gp3)."),
         field(
             "encrypted",
             Shape::Truth,
+            "the account's own",
+            "true",
             "Only for a volume without content: one that comes from a snapshot is as its snapshot is.",
         ),
         field(
             "filesystem",
             Shape::Choice(FILESYSTEMS),
-            "ext4; when left out, a data volume is blank, and takes no label, mount or source.",
+            "none: the volume is blank",
+            "ext4",
+            "What a data volume is formatted with. A blank one takes no label, mount or source.",
         ),
-        field("label", Shape::Text("^[^/\\s]{1,16}$"), "The file system's label, 16 bytes at most."),
-        field("mount", ABSOLUTE, "Where the file system is mounted."),
-        field("source", ANY, "A folder beside the recipe whose files fill the file system."),
+        field(
+            "label",
+            Shape::Text("^[^/\\s]{1,16}$"),
+            "",
+            "data",
+            "The file system's label, 16 bytes at most.",
+        ),
+        field("mount", ABSOLUTE, "not mounted", "/srv/data", "Where the file system is mounted."),
+        field("source", ANY, "", "data/", "A folder beside the recipe whose files fill the file system."),
         field(
             "delete_on_termination",
             Shape::Truth,
-            "Whether it goes when the instance does; true for the root, false for others when left out.",
+            "true for the root, false for others",
+            "true",
+            "Whether it goes when the instance does.",
         ),
         field(
             "ephemeral",
             Shape::Number(0, catalog::MAX_EPHEMERAL as u64),
-            "The number of an instance store volume: blank at each start.",
+            "an EBS volume",
+            "0",
+            "The number of an instance store volume: blank at each start. It takes device and size only.",
         ),
     ],
 );
@@ -276,30 +431,48 @@ pub(crate) const IMAGE: Keys = keys(
                 others: Some((&ANY, "^.{1,128}$")),
                 one_of: false,
             }),
+            "",
+            "{Team: web}",
             "Tags of the image.",
         ),
         field(
             "boot_mode",
             Shape::Choice(BOOT_MODES),
-            "uefi-preferred when left out; aarch64 always boots with uefi.",
+            "uefi-preferred",
+            "uefi",
+            "How firmware starts it; aarch64 always boots with uefi.",
         ),
         field(
             "imds",
             Shape::Choice(IMDS),
-            "v2.0 (the default): the metadata service asks for a token; optional: it answers without too.",
+            "v2.0",
+            "optional",
+            "v2.0: the metadata service asks for a token; optional: it answers without too.",
         ),
-        field("ena", Shape::Truth, "Whether the image drives Elastic Network Adapters; true when left out."),
+        field("ena", Shape::Truth, "true", "false", "Whether the image drives Elastic Network Adapters."),
     ],
 );
 
 pub(crate) const CHECK: Keys = Keys {
     what: "a check",
     fields: &[
-        field("http", Shape::Keys(&HTTP), "A page that the machine serves."),
-        field("login", Shape::Keys(&LOGIN), "What a person sees at login."),
-        field("ssh", Shape::Keys(&SSH), "A command run as a user."),
-        field("mount", Shape::Keys(&MOUNT), "A volume that is mounted."),
-        field("console", Shape::Keys(&CONSOLE), "A text on the console."),
+        field(
+            "http",
+            Shape::Keys(&HTTP),
+            "",
+            "{port: 80, contains: Hello}",
+            "A page that the machine serves.",
+        ),
+        field("login", Shape::Keys(&LOGIN), "", "{contains: Hello}", "What a person sees at login."),
+        field("ssh", Shape::Keys(&SSH), "", "{run: systemctl is-active apache2}", "A command run as a user."),
+        field(
+            "mount",
+            Shape::Keys(&MOUNT),
+            "",
+            "{path: /srv/data, device: /dev/xvdf}",
+            "A volume that is mounted.",
+        ),
+        field("console", Shape::Keys(&CONSOLE), "", "{contains: \"login:\"}", "A text on the console."),
     ],
     others: None,
     one_of: true,
@@ -308,40 +481,45 @@ pub(crate) const CHECK: Keys = Keys {
 pub(crate) const HTTP: Keys = keys(
     "an http check",
     &[
-        field("port", Shape::Number(1, 65_535), "80 when left out."),
-        field("path", ABSOLUTE, "/ when left out."),
-        field("status", Shape::Number(100, 599), "200 when left out."),
-        field("contains", ANY, "A text that the page must hold."),
+        field("port", Shape::Number(1, 65_535), "80", "8080", "TCP port in the machine."),
+        field("path", ABSOLUTE, "/", "/health", "The page's path."),
+        field("status", Shape::Number(100, 599), "200", "404", "The status it must answer with."),
+        field("contains", ANY, "any", "Hello", "A text that the page must hold."),
     ],
 );
 
 pub(crate) const LOGIN: Keys = keys(
     "a login check",
     &[
-        field("user", ANY, "Who logs in; the default user when left out."),
-        required("contains", ANY, "A text that the greeting must hold."),
+        field("user", ANY, "the default user", "ec2-user", "Who logs in."),
+        required("contains", ANY, "Hello", "A text that the greeting must hold."),
     ],
 );
 
 pub(crate) const SSH: Keys = keys(
     "an ssh check",
     &[
-        field("user", ANY, "Who runs it; the default user when left out."),
-        required("run", ANY, "The command, for the user's shell. It must succeed."),
-        field("contains", ANY, "A text that its output must hold."),
+        field("user", ANY, "the default user", "ec2-user", "Who runs it."),
+        required(
+            "run",
+            ANY,
+            "systemctl is-active apache2",
+            "The command, for the user's shell. It must succeed.",
+        ),
+        field("contains", ANY, "any", "active", "A text that its output must hold."),
     ],
 );
 
 pub(crate) const MOUNT: Keys = keys(
     "a mount check",
     &[
-        required("path", ABSOLUTE, "Where the volume is mounted."),
-        required("device", Shape::Text("^/dev/"), "The volume's device name."),
+        required("path", ABSOLUTE, "/srv/data", "Where the volume is mounted."),
+        required("device", Shape::Text("^/dev/"), "/dev/xvdf", "The volume's device name."),
     ],
 );
 
 pub(crate) const CONSOLE: Keys =
-    keys("a console check", &[required("contains", ANY, "A text that the console must show.")]);
+    keys("a console check", &[required("contains", ANY, "\"login:\"", "A text that the console must show.")]);
 
 impl Keys {
     /// The names of its keys.
@@ -524,7 +702,10 @@ fn keys_schema(keys: &Keys) -> Value {
     let mut properties = Map::new();
     for field in keys.fields {
         let mut schema = shape_schema(&field.shape);
-        schema["description"] = json!(field.doc);
+        schema["description"] = json!(match field.default {
+            "" => field.doc.to_owned(),
+            default => format!("{} Default: {default}.", field.doc),
+        });
         properties.insert(field.name.to_owned(), schema);
     }
     let required: Vec<_> =

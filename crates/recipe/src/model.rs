@@ -52,6 +52,8 @@ pub struct Recipe {
     pub image: ImageOptions,
     /// What must be true of the booted machine.
     pub checks: Vec<Check>,
+    /// Findings of the lint that are meant.
+    pub allow: Vec<AllowedFinding>,
 }
 
 impl Recipe {
@@ -333,6 +335,20 @@ pub struct ImageOptions {
     pub imds: Option<String>,
     /// Whether it drives Elastic Network Adapters.
     pub ena: bool,
+}
+
+/// A finding of the lint that is meant, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AllowedFinding {
+    /// The finding's name: `private-key`. Whether there is such a one is not known here.
+    pub finding: String,
+    /// The file that it is about, absolute; `None`: it is about none.
+    pub file: Option<String>,
+    /// Why it is meant.
+    pub reason: String,
+    /// Where the recipe says so.
+    #[serde(skip)]
+    pub span: Span,
 }
 
 /// Something that must be true of the booted machine. As JSON: one key that says the kind, with its fields.

@@ -371,14 +371,19 @@ fn what_is_no_recipe_file_is_told() {
 }
 
 #[test]
-fn the_schema_beside_the_examples_is_up_to_date() {
-    let path = Path::new(RECIPES).join("recipe.schema.json");
-    let now = serde_json::to_string_pretty(&recipe::schema()).unwrap() + "\n";
-    if std::env::var_os("UPDATE_MESSAGES").is_some() {
-        fs::write(&path, &now).unwrap();
+fn generated_files_are_up_to_date() {
+    let schema = serde_json::to_string_pretty(&recipe::schema()).unwrap() + "\n";
+    let docs = Path::new(RECIPES).join("../docs");
+    for (path, now) in [
+        (Path::new(RECIPES).join("recipe.schema.json"), schema),
+        (docs.join("recipe.md"), recipe::reference()),
+    ] {
+        if std::env::var_os("UPDATE_MESSAGES").is_some() {
+            fs::write(&path, &now).unwrap();
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == now, "{} is old: run `cargo xtask generate`", path.display());
     }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == now, "recipes/recipe.schema.json is old: run this test with UPDATE_MESSAGES=1");
 }
 
 fn word() -> impl Strategy<Value = String> {

@@ -108,7 +108,7 @@ fn the_json_of_a_mistake() {
     let expected = serde_json::json!([{
         "file": format!("{home}/recipe.yaml"), "line": 2, "column": 1, "end_line": 2, "end_column": 5, "start": 10,
         "end": 14, "severity": "error", "code": "unknown-key", "message": "unknown key `mtod`",
-        "label": "not a key of a recipe", "help": "did you mean `motd`?",
+        "label": "not a key of a recipe", "notes": [], "help": "did you mean `motd`?",
     }]);
     assert_eq!(problems.to_json(), expected);
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use catalog::{MAX_TAG_KEY, MAX_TAG_VALUE, MAX_TAGS, Rule};
 
-use super::{Decoder, count, items, others};
+use super::{Decoder, count, items, others, same_file};
 use crate::language::{self, Shape};
-use crate::model::{Check, ImageOptions, User, Volume};
+use crate::model::{AllowedFinding, Check, ImageOptions, User, Volume};
 use crate::nearest::advice;
 use crate::yaml::Node;
 use crate::{Arch, BootMode, Code, DeviceName, Span};
@@ -86,6 +86,53 @@ impl Decoder<'_> {
 
     pub(super) fn checks(&mut self, root: &Node, users: &[User], volumes: &[Volume]) -> Vec<Check> {
         items(root, "checks").iter().filter_map(|node| self.check(node, users, volumes)).collect()
+    }
+
+    pub(super) fn allow(&mut self, root: &Node) -> Vec<AllowedFinding> {
+        let mut allowed: Vec<AllowedFinding> = Vec::new();
+        for node in items(root, "allow") {
+            self.required(node, &language::ALLOW);
+            let file = match self.text(node, "file") {
+                Some((text, span)) => match self.image_path(&text, &span, "`file`") {
+                    Some(path) => Some(path),
+                    None => continue,
+                },
+                None => None,
+            };
+            let (Some((finding, span)), Some((reason, reason_span))) =
+                (self.text(node, "finding"), self.text(node, "reason"))
+            else {
+                continue;
+            };
+            if reason.trim().is_empty() {
+                self.error(
+                    Code::AllowedFinding,
+                    &reason_span,
+                    "an allowed finding without a reason",
+                    "says nothing",
+                    "write why it is meant, for whoever reads the recipe later",
+                );
+            }
+            let entry = AllowedFinding { finding, file, reason, span };
+            match allowed
+                .iter()
+                .position(|other| (&other.finding, &other.file) == (&entry.finding, &entry.file))
+            {
+                Some(at) if same_file(&allowed[at].span, &entry.span) => {
+                    let first = allowed[at].span.position().0;
+                    self.error(
+                        Code::Repeated,
+                        &entry.span,
+                        format!("the finding `{}` is allowed twice", entry.finding),
+                        "the second time",
+                        format!("its first place is line {first}: keep one of them"),
+                    );
+                }
+                Some(at) => allowed[at] = entry,
+                None => allowed.push(entry),
+            }
+        }
+        allowed
     }
 
     fn check(&mut self, node: &Node, users: &[User], volumes: &[Volume]) -> Option<Check> {

@@ -21,13 +21,13 @@ impl Decoder<'_> {
         };
         let Some(node) = root.get("distribution") else { return distribution };
         self.choice(node, "family", language::FAMILIES);
-        if let Some((index, _)) = self.choice(node, "suite", language::SUITES) {
+        if let Some((index, _)) = self.choice(node, "suite", &language::SUITES) {
             distribution.suite = language::SUITES[index].to_owned();
         }
         if let Some(list) = node.get("components") {
             distribution.components.clear();
             for item in list.items() {
-                if let Some(index) = self.word(item, "a component", language::COMPONENTS) {
+                if let Some(index) = self.word(item, "a component", &language::COMPONENTS) {
                     let name = language::COMPONENTS[index];
                     if !distribution.components.iter().any(|other| other == name) {
                         distribution.components.push(name.to_owned());

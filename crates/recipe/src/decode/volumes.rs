@@ -510,6 +510,23 @@ impl Decoder<'_> {
 
     /// What a file system can be. Where EC2's volume type is not larger, its own rule tells.
     fn file_system_limit(&mut self, volume: &Volume) {
+        let (least, why) = match volume.root {
+            true => (MIN_ROOT, "no system with a kernel and its boot loader is smaller"),
+            false => (MIN_FILE_SYSTEM, "no ext4 file system with a journal is smaller"),
+        };
+        if volume.filesystem.is_some() && volume.size < least {
+            let (device, least) = (&volume.device, least / MIB);
+            self.error(
+                Code::Size,
+                &volume.size_span,
+                format!("`{device}` is smaller than its file system can be"),
+                format!("{least} MiB at least"),
+                format!(
+                    "{why}: write `size: {}GiB`, EC2 counts in GiB anyway",
+                    if volume.root { 4 } else { 1 }
+                ),
+            );
+        }
         let larger_type = volume.volume_type.limits().size.1 > MAX_FILE_SYSTEM / GIB;
         if volume.filesystem.is_some() && volume.size > MAX_FILE_SYSTEM && larger_type {
             let most = MAX_FILE_SYSTEM / GIB;
@@ -597,6 +614,10 @@ impl Decoder<'_> {
 
 /// Largest ext4 file system that is made here, in bytes: 2^32 blocks of 4 KiB.
 const MAX_FILE_SYSTEM: u64 = 16_384 * GIB;
+/// Smallest file system of a data volume, in bytes: that of a journal with some files beside it.
+const MIN_FILE_SYSTEM: u64 = 8 * MIB;
+/// Smaller than any root, in bytes.
+const MIN_ROOT: u64 = 256 * MIB;
 /// Longest label of an ext4 file system, in bytes.
 const MAX_LABEL: usize = 16;
 

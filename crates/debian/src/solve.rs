@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 
-use resolvo::conflict::{ConflictCause, ConflictEdge, ConflictNode};
+use resolvo::conflict::{ConflictCause, ConflictEdge, ConflictGraph, ConflictNode};
 use resolvo::{
     Candidates, Condition, ConditionId, ConditionalRequirement, DenseIndex, Dependencies, DependencyProvider,
     HintDependenciesAvailable, Interner, KnownDependencies, NameId, Problem, Requirement, SolvableId, Solver,
@@ -17,7 +17,7 @@ use resolvo::{
 use crate::control::ControlError;
 use crate::relation::{self, Target};
 use crate::universe::{MultiArch, Package, PackageId, Priority, Provider, Universe};
-use crate::version::{Version, compare};
+use crate::version::{Version, compare, source_version};
 
 /// What is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,14 +93,62 @@ pub enum SolveError {
         packages: Vec<(String, String)>,
     },
     /// The goal contradicts itself.
-    #[error("these packages cannot be installed together:\n  {}", reasons.join("\n  "))]
+    #[error("these packages cannot be installed together:\n{}", told(clashes))]
     Conflict {
-        /// Who needs what and who forbids it, from the goal on.
-        reasons: Vec<String>,
+        /// What excludes what, and how the goal comes to it.
+        clashes: Vec<Clash>,
     },
+    /// Several names or versions of the request that are not to be had.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<SolveError>),
     /// A package's fields cannot be read.
     #[error(transparent)]
     Syntax(#[from] ControlError),
+}
+
+/// Two things that exclude each other, in people's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// `b 1 conflicts with c, which is c 1`, or `e 1 needs f (>= 3), but of f there is 2`.
+    pub what: String,
+    /// Why the packages that it names are there.
+    pub because: Vec<Chain>,
+    /// Whether it is about a package that is pinned to its version.
+    pub pinned: bool,
+}
+
+/// Why a package is part of a solution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The package with its version: `b 1`.
+    pub package: String,
+    /// The name asked for that leads to it, without a version; `None`: it comes with an essential package.
+    pub asked: Option<String>,
+    /// Who needs whom, from there on: `a 1 needs b`. Empty when the package is what is asked for.
+    pub steps: Vec<String>,
+}
+
+impl Chain {
+    /// The chain in a line; `place` says behind a name asked for where it is.
+    pub fn told(&self, place: impl Fn(&str) -> String) -> String {
+        let Self { package, asked, steps } = self;
+        match (asked, steps.is_empty()) {
+            (Some(asked), true) => format!("{package} is asked for{}", place(asked)),
+            (Some(asked), false) => {
+                format!("{package} comes with {asked}{}: {}", place(asked), steps.join(", "))
+            }
+            (None, true) => format!("{package} is essential"),
+            (None, false) => format!("{package} comes with an essential package: {}", steps.join(", ")),
+        }
+    }
+}
+
+fn told(clashes: &[Clash]) -> String {
+    let lines = clashes.iter().flat_map(|clash| {
+        let because = clash.because.iter().map(|chain| format!("    {}", chain.told(|_| String::new())));
+        [format!("  {}", clash.what)].into_iter().chain(because)
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn suggest(near: &[String]) -> String {
@@ -113,10 +161,10 @@ pub fn solve(universe: &Universe, request: &Request) -> Result<Solution, SolveEr
     // Older versions are only thought of when the newest ones do not go together, and the request or the pins are
     // what keeps them apart.
     match run(&goal, request) {
-        Err(SolveError::Conflict { reasons }) if goal.wants_versions() => {
+        Err(SolveError::Conflict { clashes }) if goal.wants_versions() => {
             let goal = Goal::new(universe, request, true)?;
             run(&goal, request).map_err(|error| match error {
-                SolveError::Conflict { .. } => SolveError::Conflict { reasons },
+                SolveError::Conflict { .. } => SolveError::Conflict { clashes },
                 other => other,
             })
         }
@@ -130,7 +178,7 @@ fn run(goal: &Goal<'_>, request: &Request) -> Result<Solution, SolveError> {
     loop {
         let chosen = search(goal, &soft)?;
         if !request.recommends {
-            return finish(goal, request, &chosen);
+            return finish(goal, &chosen);
         }
         let known: BTreeSet<PackageId> = soft.iter().copied().collect();
         let mut more = false;
@@ -148,7 +196,7 @@ fn run(goal: &Goal<'_>, request: &Request) -> Result<Solution, SolveError> {
             }
         }
         if !more {
-            return finish(goal, request, &chosen);
+            return finish(goal, &chosen);
         }
     }
 }
@@ -166,15 +214,15 @@ fn search(goal: &Goal<'_>, soft: &[PackageId]) -> Result<BTreeSet<PackageId>, So
         Ok(chosen) => Ok(chosen.into_iter().map(package_id).collect()),
         Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
             let graph = conflict.graph(&solver);
-            Err(SolveError::Conflict { reasons: goal.explain(&graph) })
+            Err(SolveError::Conflict { clashes: goal.explain(&graph) })
         }
-        Err(UnsolvableOrCancelled::Cancelled(_)) => Err(SolveError::Conflict { reasons: Vec::new() }),
+        Err(UnsolvableOrCancelled::Cancelled(_)) => Err(SolveError::Conflict { clashes: Vec::new() }),
     }
 }
 
-fn finish(goal: &Goal<'_>, request: &Request, chosen: &BTreeSet<PackageId>) -> Result<Solution, SolveError> {
+fn finish(goal: &Goal<'_>, chosen: &BTreeSet<PackageId>) -> Result<Solution, SolveError> {
     let universe = goal.universe;
-    let asked: BTreeSet<PackageId> = goal.roots.iter().take(request.install.len()).flatten_ids();
+    let asked: BTreeSet<PackageId> = goal.roots.iter().take(goal.asked).flatten_ids();
     let mut packages = Vec::with_capacity(chosen.len());
     for id in chosen {
         let entry = universe.entry(*id);
@@ -223,8 +271,12 @@ struct Goal<'u> {
     /// Whether versions other than the newest may be chosen. The candidates of `roots` follow from it.
     old_versions: bool,
     roots: Vec<Need>,
+    /// How many of `roots` are asked for by name; the others are essential.
+    asked: usize,
     /// Versions asked for or pinned, by name.
     fixed: HashMap<&'u str, PackageId>,
+    /// Of these, what is pinned and not asked for.
+    pinned: BTreeSet<&'u str>,
     names: RefCell<Interned<'u>>,
     sets: RefCell<Vec<VersionSet>>,
     unions: RefCell<Vec<Vec<VersionSetId>>>,
@@ -252,7 +304,9 @@ impl<'u> Goal<'u> {
             universe,
             old_versions,
             roots: Vec::new(),
+            asked: 0,
             fixed: HashMap::new(),
+            pinned: BTreeSet::new(),
             names: RefCell::default(),
             sets: RefCell::default(),
             unions: RefCell::default(),
@@ -262,7 +316,10 @@ impl<'u> Goal<'u> {
         for (name, version) in &request.pinned {
             let same = |id: &&PackageId| compare(universe.version(**id), version.as_str()).is_eq();
             match universe.versions_of(name).iter().find(same) {
-                Some(id) => drop(goal.fixed.insert(universe.name(*id), *id)),
+                Some(id) => {
+                    goal.fixed.insert(universe.name(*id), *id);
+                    goal.pinned.insert(universe.name(*id));
+                }
                 None => gone.push((name.clone(), version.to_string())),
             }
         }
@@ -270,25 +327,37 @@ impl<'u> Goal<'u> {
             return Err(SolveError::PinnedGone { packages: gone });
         }
         let mut wanted = Vec::new();
+        let mut missing = Vec::new();
         for (name, version) in &request.install {
-            let name = goal.real_name(name)?;
-            if let Some(version) = version {
-                let there = universe.versions_of(name);
-                let same = |id: &&PackageId| compare(universe.version(**id), version.as_str()).is_eq();
-                let id = there.iter().find(same).ok_or_else(|| SolveError::NoVersion {
-                    name: name.to_owned(),
-                    version: version.to_string(),
-                    there: there.iter().map(|id| universe.version(*id).to_owned()).collect(),
-                })?;
-                goal.fixed.insert(name, *id);
+            let found = goal.real_name(name).and_then(|name| {
+                let id = version.as_ref().map(|version| goal.wanted_version(name, version)).transpose()?;
+                Ok((name, id))
+            });
+            match found {
+                Ok((name, id)) => {
+                    if let Some(id) = id {
+                        goal.fixed.insert(name, id);
+                        goal.pinned.remove(name);
+                    }
+                    wanted.push((name, version));
+                }
+                Err(error) => missing.push(error),
             }
-            wanted.push((name, version));
+        }
+        match missing.pop() {
+            Some(only) if missing.is_empty() => return Err(only),
+            Some(last) => {
+                missing.push(last);
+                return Err(SolveError::Several(missing));
+            }
+            None => {}
         }
         for (name, version) in wanted {
             let text =
                 version.as_ref().map_or_else(|| name.to_owned(), |version| format!("{name} (= {version})"));
             goal.roots.push(Need { text, candidates: goal.allowed(name) });
         }
+        goal.asked = goal.roots.len();
         if request.essential {
             let essential: BTreeSet<&str> = (0..universe.len() as PackageId)
                 .filter(|id| universe.entry(*id).essential)
@@ -323,6 +392,22 @@ impl<'u> Goal<'u> {
                 providers: providers.into_iter().map(str::to_owned).collect(),
             }),
         }
+    }
+
+    /// The package of a name in the version asked for. A rebuild of it for this architecture alone (`+b1`) is as good,
+    /// so that one version can be asked for on several architectures.
+    fn wanted_version(&self, name: &str, version: &Version) -> Result<PackageId, SolveError> {
+        let there = self.universe.versions_of(name);
+        let same = |id: &&PackageId| compare(self.universe.version(**id), version.as_str()).is_eq();
+        let rebuilt =
+            |id: &&PackageId| compare(source_version(self.universe.version(**id)), version.as_str()).is_eq();
+        there.iter().find(same).or_else(|| there.iter().find(rebuilt)).copied().ok_or_else(|| {
+            SolveError::NoVersion {
+                name: name.to_owned(),
+                version: version.to_string(),
+                there: there.iter().map(|id| self.universe.version(*id).to_owned()).collect(),
+            }
+        })
     }
 
     /// Whether some package must not be at its newest version.
@@ -465,71 +550,99 @@ impl<'u> Goal<'u> {
         Ok(known)
     }
 
-    /// A conflict in people's words: breadth first from the goal, each reason once.
-    fn explain(&self, graph: &resolvo::conflict::ConflictGraph) -> Vec<String> {
-        let shown = |id: SolvableId| self.shown(package_id(id));
-        let text = |set: VersionSetId| self.sets.borrow().get(set.to_index()).map(|set| set.text.clone());
-        let mut reasons: Vec<String> = Vec::new();
-        let mut queue = std::collections::VecDeque::from([graph.root_node]);
-        let mut seen = BTreeSet::from([graph.root_node]);
-        while let Some(node) = queue.pop_front() {
-            let who = match graph.graph[node] {
-                ConflictNode::Root => "the goal".to_owned(),
-                ConflictNode::Solvable(id) => shown(id),
-                _ => continue,
-            };
-            let mut edges: Vec<_> = graph.graph.neighbors(node).collect();
-            edges.sort_by_cached_key(|next| match graph.graph[*next] {
-                ConflictNode::Solvable(id) => (0, shown(id)),
-                _ => (1, String::new()),
-            });
-            edges.dedup();
-            for next in edges {
-                for edge in graph.graph.edges_connecting(node, next) {
-                    let line = match edge.weight() {
-                        ConflictEdge::Requires(requirement) => {
-                            let set = match requirement {
-                                Requirement::Single(set) => Some(*set),
-                                Requirement::Union(union) => self
-                                    .unions
-                                    .borrow()
-                                    .get(union.to_index())
-                                    .and_then(|sets| sets.first().copied()),
-                            };
-                            let wanted = set.and_then(text).unwrap_or_default();
-                            if graph.unresolved_node == Some(next) {
-                                Some(format!("{who} needs {wanted}, but {}", self.available(&wanted)))
-                            } else {
-                                Some(format!("{who} needs {wanted}"))
-                            }
-                        }
-                        ConflictEdge::Conflict(ConflictCause::Constrains(set)) => match graph.graph[next] {
-                            ConflictNode::Solvable(id) => {
-                                let what = text(*set).unwrap_or_default();
-                                Some(format!("{who} {what}, which is {}", shown(id)))
-                            }
-                            _ => None,
-                        },
-                        ConflictEdge::Conflict(ConflictCause::ForbidMultipleInstances) => {
-                            match graph.graph[next] {
-                                ConflictNode::Solvable(id) => {
-                                    Some(format!("{who} and {} cannot both be there", shown(id)))
-                                }
-                                _ => None,
-                            }
-                        }
-                        ConflictEdge::Conflict(_) => None,
-                    };
-                    if let Some(line) = line.filter(|line| !reasons.contains(line)) {
-                        reasons.push(line);
+    /// A conflict in people's words: what excludes what, in the order in which the goal comes to it, each once.
+    fn explain(&self, graph: &ConflictGraph) -> Vec<Clash> {
+        let nodes = self.nodes(graph);
+        let ways = ways(&nodes, graph.root_node.index());
+        let chain = |node: usize| {
+            let (_, steps) = ways.iter().find(|(other, _)| *other == node)?;
+            self.chain(&nodes[node].name, steps)
+        };
+        let mut clashes: Vec<Clash> = Vec::new();
+        for (node, _) in &ways {
+            let who = &nodes[*node].name;
+            for (next, link) in &nodes[*node].links {
+                let other = &nodes[*next].name;
+                let what = match link {
+                    Link::Needs(_) => continue,
+                    Link::NeedsWhatIsNot(wanted) => {
+                        format!("{who} needs {wanted}, but {}", self.available(wanted))
                     }
-                }
-                if seen.insert(next) {
-                    queue.push_back(next);
+                    Link::Forbids(what) => format!("{who} {what}, which is {other}"),
+                    Link::IsAnotherVersionOf => {
+                        format!("{} and {} cannot both be there", who.min(other), who.max(other))
+                    }
+                };
+                if clashes.iter().all(|clash| clash.what != what) {
+                    let because = [*node, *next].into_iter().filter_map(chain).collect();
+                    let pinned = what.split([' ', ',']).any(|word| self.pinned.contains(word));
+                    clashes.push(Clash { what, because, pinned });
                 }
             }
         }
-        reasons
+        clashes
+    }
+
+    /// The packages that a conflict is about, by their number in its graph.
+    fn nodes(&self, graph: &ConflictGraph) -> Vec<Node> {
+        let name = |node: &ConflictNode| match node {
+            ConflictNode::Solvable(id) => self.shown(package_id(*id)),
+            ConflictNode::Root | ConflictNode::UnresolvedDependency | ConflictNode::Excluded(_) => {
+                String::new()
+            }
+        };
+        let mut nodes: Vec<Node> =
+            graph.graph.node_weights().map(|node| Node { name: name(node), links: Vec::new() }).collect();
+        for from in graph.graph.node_indices() {
+            let mut links: Vec<(usize, Link)> = Vec::new();
+            for to in graph.graph.neighbors(from) {
+                links.extend(graph.graph.edges_connecting(from, to).filter_map(|edge| {
+                    let link = match *edge.weight() {
+                        ConflictEdge::Requires(wanted) if graph.unresolved_node == Some(to) => {
+                            Link::NeedsWhatIsNot(self.requirement_text(wanted))
+                        }
+                        ConflictEdge::Requires(wanted) => Link::Needs(self.requirement_text(wanted)),
+                        ConflictEdge::Conflict(ConflictCause::Constrains(set)) => {
+                            Link::Forbids(self.set_text(set))
+                        }
+                        ConflictEdge::Conflict(ConflictCause::ForbidMultipleInstances) => {
+                            Link::IsAnotherVersionOf
+                        }
+                        ConflictEdge::Conflict(_) => return None,
+                    };
+                    Some((to.index(), link))
+                }));
+            }
+            links.sort_by(|a, b| (&nodes[a.0].name, a).cmp(&(&nodes[b.0].name, b)));
+            links.dedup();
+            nodes[from.index()].links = links;
+        }
+        nodes
+    }
+
+    /// Why a package is there, by the needs that lead to it; `None` for the goal itself.
+    fn chain(&self, package: &str, steps: &[(String, String)]) -> Option<Chain> {
+        let ((_, first), rest) = steps.split_first()?;
+        let asked = self.roots.iter().take(self.asked).any(|need| need.text == *first);
+        Some(Chain {
+            package: package.to_owned(),
+            asked: asked.then(|| first.split(' ').next().unwrap_or_default().to_owned()),
+            steps: rest.iter().map(|(who, wanted)| format!("{who} needs {wanted}")).collect(),
+        })
+    }
+
+    fn set_text(&self, set: VersionSetId) -> String {
+        self.sets.borrow().get(set.to_index()).map(|set| set.text.clone()).unwrap_or_default()
+    }
+
+    fn requirement_text(&self, requirement: Requirement) -> String {
+        let first = match requirement {
+            Requirement::Single(set) => Some(set),
+            Requirement::Union(union) => {
+                self.unions.borrow().get(union.to_index()).and_then(|sets| sets.first().copied())
+            }
+        };
+        first.map(|set| self.set_text(set)).unwrap_or_default()
     }
 
     fn shown(&self, id: PackageId) -> String {
@@ -543,7 +656,11 @@ impl<'u> Goal<'u> {
             let allowed = self.allowed(target.name);
             if !allowed.is_empty() {
                 let versions: Vec<&str> = allowed.iter().map(|id| self.universe.version(*id)).collect();
-                let kept = if self.fixed.contains_key(target.name) { " (kept at this version)" } else { "" };
+                let kept = match self.fixed.contains_key(target.name) {
+                    true if self.pinned.contains(target.name) => " (pinned)",
+                    true => " (asked for)",
+                    false => "",
+                };
                 return format!("of {} there is {}{kept}", target.name, versions.join(", "));
             }
             match self.universe.names_like(target.name, 1).first() {
@@ -555,6 +672,42 @@ impl<'u> Goal<'u> {
         });
         all.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// A package in a conflict, and what it has to do with others.
+struct Node {
+    /// Name and version; empty for the goal itself.
+    name: String,
+    links: Vec<(usize, Link)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Link {
+    /// This, which the other is.
+    Needs(String),
+    /// This, which nothing is.
+    NeedsWhatIsNot(String),
+    /// In the words of its field: `conflicts with b`.
+    Forbids(String),
+    IsAnotherVersionOf,
+}
+
+/// The nodes that needs lead to from `root`, each with the shortest way: who needs, and what.
+fn ways(nodes: &[Node], root: usize) -> Vec<(usize, Vec<(String, String)>)> {
+    let mut ways = vec![(root, Vec::new())];
+    let mut at = 0;
+    while let Some((node, steps)) = ways.get(at).cloned() {
+        at += 1;
+        for (next, link) in &nodes[node].links {
+            if let Link::Needs(wanted) = link
+                && ways.iter().all(|(other, _)| other != next)
+            {
+                let step = (nodes[node].name.clone(), wanted.clone());
+                ways.push((*next, steps.iter().cloned().chain([step]).collect()));
+            }
+        }
+    }
+    ways
 }
 
 impl Interner for &Goal<'_> {

@@ -63,6 +63,16 @@ fn split(text: &str) -> (&str, &str, &str) {
     (epoch.trim_start_matches('0'), upstream, revision)
 }
 
+/// A version without the mark of a rebuild for one architecture alone: `1.0-2` for `1.0-2+b1`.
+pub fn source_version(version: &str) -> &str {
+    match version.rsplit_once("+b") {
+        Some((source, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            source
+        }
+        _ => version,
+    }
+}
+
 /// Compares two texts as versions, without checking that they are.
 pub fn compare(a: &str, b: &str) -> Ordering {
     let ((epoch_a, up_a, rev_a), (epoch_b, up_b, rev_b)) = (split(a), split(b));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use debian::version::source_version;
+
 /// Packages whose programs treat their input as bytes or text. A `*` at the end stands for any rest.
 const PACKAGES: &[&str] = &[
     "base-passwd",
@@ -132,17 +134,7 @@ pub fn needed<'n>(names: &BTreeSet<&'n str>, depends: impl Fn(&str) -> Vec<Strin
 
 /// Whether two versions are builds of the same source: rebuilds for one architecture alone (`+b1`) count as the same.
 pub fn same_source(one: &str, other: &str) -> bool {
-    fn source(version: &str) -> &str {
-        match version.rsplit_once("+b") {
-            Some((source, number))
-                if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) =>
-            {
-                source
-            }
-            _ => version,
-        }
-    }
-    source(one) == source(other)
+    source_version(one) == source_version(other)
 }
 
 #[cfg(test)]

@@ -147,22 +147,87 @@ fn conflicts_are_told_in_words() {
         j 1 ; Depends: nowhere";
     assert_eq!(
         main_only(lines, "a d"),
-        "these packages cannot be installed together:\n  the goal needs a\n  the goal needs d\n  a 1 needs b\n  \
-         d 1 needs c\n  b 1 conflicts with c, which is c 1"
+        "these packages cannot be installed together:\n  b 1 conflicts with c, which is c 1\n    b 1 comes with a: \
+         a 1 needs b\n    c 1 comes with d: d 1 needs c"
     );
     let text = main_only(lines, "e");
-    assert!(text.ends_with("e 1 needs f (>= 3), but of f there is 2"), "{text}");
+    assert!(text.ends_with("e 1 needs f (>= 3), but of f there is 2\n    e 1 is asked for"), "{text}");
     let text = main_only(lines, "g h");
     assert!(text.contains("g 1 breaks virtual, which is h 1"), "{text}");
     assert_eq!(main_only(lines, "i"), "i=1");
     let text = main_only(lines, "j");
-    assert!(text.ends_with("j 1 needs nowhere, but there is no package nowhere"), "{text}");
+    assert!(text.contains("\n  j 1 needs nowhere, but there is no package nowhere\n"), "{text}");
     assert_eq!(
         main_only("apache2 1\ncowsay 1", "apahce2"),
         "there is no package apahce2; did you mean apache2?"
     );
     assert_eq!(main_only("apache2 1\ncowsay 1", "zzzzzzzz"), "there is no package zzzzzzzz");
     assert_eq!(main_only("a 1\na 2", "a=3"), "there is no a 3; the repositories have 2, 1");
+    // All names and versions that are not there, not one a run.
+    assert_eq!(
+        main_only("apache2 1\ncowsay 1", "apahce2 cowsay=2 zzzzzzzz"),
+        "there is no package apahce2; did you mean apache2?\nthere is no cowsay 2; the repositories have 1\n\
+         there is no package zzzzzzzz"
+    );
+}
+
+#[test]
+fn a_conflict_is_told_with_the_way_to_it() {
+    let lines = "web 1 ; Depends: server
+        server 2 ; Depends: engine (>= 2), tls
+        engine 2 ; Breaks: old-site (<< 3)
+        tls 1
+        site 1 ; Depends: theme
+        theme 1 ; Depends: old-site
+        old-site 2
+        base 1 ; Essential: yes ; Depends: core
+        core 1
+        thief 1 ; Conflicts: core
+        x 1 ; Depends: y | z
+        y 1 ; Conflicts: core
+        z 1 ; Depends: nowhere (>= 1)";
+    let all = universe(&[("main", lines)]);
+    let told = |names: &str, essential| chosen(&all, &Request { essential, ..request(names) });
+    let head = "these packages cannot be installed together:\n  ";
+    assert_eq!(
+        told("web site", false),
+        format!(
+            "{head}engine 2 breaks old-site (<< 3), which is old-site 2\n    engine 2 comes with web: web 1 needs \
+             server, server 2 needs engine (>= 2)\n    old-site 2 comes with site: site 1 needs theme, theme 1 needs \
+             old-site"
+        )
+    );
+    assert_eq!(
+        told("thief", true),
+        format!(
+            "{head}thief 1 conflicts with core, which is core 1\n    thief 1 is asked for\n    core 1 comes with an \
+             essential package: base 1 needs core"
+        )
+    );
+    // Every alternative has its reason.
+    let text = told("x", true);
+    assert!(
+        text.contains("y 1 conflicts with core, which is core 1\n    y 1 comes with x: x 1 needs y | z"),
+        "{text}"
+    );
+    assert!(text.contains("z 1 needs nowhere (>= 1), but there is no package nowhere"), "{text}");
+    // What is kept from before is not what somebody asks for.
+    let pinned = vec![("old-site".to_owned(), Version::parse("2").unwrap())];
+    let Err(SolveError::Conflict { clashes }) = solve(&all, &Request { pinned, ..request("web site") })
+    else {
+        panic!("no conflict")
+    };
+    assert_eq!(clashes.iter().map(|clash| clash.pinned).collect::<Vec<_>>(), [true]);
+}
+
+#[test]
+fn a_rebuild_for_one_architecture_is_the_version_asked_for() {
+    assert_eq!(main_only("a 1-2+b1\na 1-1", "a=1-2"), "a=1-2+b1");
+    assert_eq!(main_only("a 1-2+b1\na 1-2", "a=1-2"), "a=1-2");
+    assert_eq!(main_only("a 1-2+b2\na 1-2+b1", "a=1-2+b1"), "a=1-2+b1");
+    let text = main_only("a 1-2\na 1-1", "a=1-2+b1");
+    assert_eq!(text, "there is no a 1-2+b1; the repositories have 1-2, 1-1");
+    assert!(main_only("a 1-2+deb13u1", "a=1-2").contains("there is no a 1-2"));
 }
 
 #[test]
@@ -179,7 +244,7 @@ fn an_older_version_is_taken_only_when_it_is_asked_for_or_kept() {
     // A pin alone installs nothing.
     assert_eq!(chosen(&all, &Request { pinned: vec![pin("a", "1")], ..request("b") }), "b=2");
     let kept = Request { pinned: vec![pin("b", "1")], ..request("a=2") };
-    assert!(chosen(&all, &kept).contains("a 2 needs b (= 2), but of b there is 1 (kept at this version)"));
+    assert!(chosen(&all, &kept).contains("a 2 needs b (= 2), but of b there is 1 (pinned)"));
 }
 
 #[test]

@@ -22,7 +22,7 @@ Usage: cargo xtask COMMAND
   bench bake                our bake against mmdebstrap, mke2fs and partitioning, in one run
   fuzz [TARGET…] [OPTION…]  feed parsers of foreign data with hostile input; `fuzz --help` tells more
   ci                        formatting, lints, generated files, dependencies, a minute of `fuzz`, then `test`
-  generate                  write the generated files anew (recipes/recipe.schema.json)
+  generate                  write the generated files anew (recipes/recipe.schema.json, docs/recipe.md, docs/mistakes.md)
 ";
 
 fn main() -> ExitCode {
@@ -158,7 +158,14 @@ fn ci() -> Result<()> {
 }
 
 fn generate() -> Result<()> {
-    std::fs::write(schema_file(), schema()?).context("cannot write recipes/recipe.schema.json")
+    std::fs::write(schema_file(), schema()?).context("cannot write recipes/recipe.schema.json")?;
+    // Pages that their tests compare: docs/recipe.md.
+    let bless = [("UPDATE_MESSAGES", OsString::from("1"))];
+    cargo(
+        &["test", "--release", "--package", "bakehouse-recipe", "--test", "language"],
+        &["generated".into()],
+        &bless,
+    )
 }
 
 fn schema() -> Result<Vec<u8>> {

@@ -77,6 +77,16 @@ pub enum Error {
     /// The root file system could not be made.
     #[error(transparent)]
     Root(rootfs::Error),
+    /// A script of a package or of the recipe failed while the root file system was made.
+    #[error(
+        "{source}\n  = help: `bakehouse shell {shell}` opens a shell in this root file system, as the script left it"
+    )]
+    Script {
+        /// Which, and its last words.
+        source: rootfs::Error,
+        /// What the command takes: the recipe's file, and an architecture where one was chosen.
+        shell: String,
+    },
     /// A file system could not be written.
     #[error("{device}: {source}")]
     FileSystem {

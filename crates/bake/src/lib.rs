@@ -30,7 +30,7 @@ use recipe::{Arch, Lock, Recipe, Volume};
 
 pub use check::{Checked, FirmwareChoice, Place, check, machine_programs, programs};
 pub use error::Error;
-pub use manifest::{Deflate, MANIFEST, Manifest, ManifestCheck, ManifestPackage, ManifestVolume};
+pub use manifest::{Deflate, MANIFEST, Manifest, ManifestAllowed, ManifestPackage, ManifestVolume};
 pub use packages::{LockMode, ToolPackages, WRITERS};
 pub use registration::{MAPPINGS, REGISTRATION};
 pub use report::{Outcome, Report, Stage, Stages, Unit};
@@ -122,6 +122,7 @@ pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Erro
             None => source.architectures().first().copied().unwrap_or(Arch::X86_64),
         };
         let recipe = source.for_arch(arch)?;
+        lint::check_names(&recipe)?;
         Ok::<_, Error>((source, recipe))
     })?;
     let lock_path = request.lock.clone().unwrap_or_else(|| source.lock_path());
@@ -168,7 +169,8 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let mut outputs = Outputs::open(request.out.clone().unwrap_or_else(|| default_out(&recipe)))?;
 
     let work = WorkFolder::new(&request.cache, "bake")?;
-    let built = build_root(&recipe, &files, foreign.as_ref(), &lock, work.path(), request.explain, stages)?;
+    let built = build_root(&recipe, &files, foreign.as_ref(), &lock, work.path(), request.explain, stages)
+        .map_err(|error| with_shell(error, request))?;
     stages.run("lint", |_| lint::examine(&recipe, &built, stages.report()))?;
     let maps = stages.run("disk", |outcome| {
         let maps = lay_out(&recipe, &built, &lock, work.path())?;
@@ -276,6 +278,9 @@ fn json(value: &impl serde::Serialize) -> String {
 /// though the recipe can be baked.
 pub fn validate(path: &Path, set: Vec<(String, String)>) -> Result<recipe::Diagnostics, Error> {
     let source = recipe::load(path, &recipe::LoadOptions { set })?;
+    for arch in source.architectures() {
+        lint::check_names(&source.for_arch(*arch)?)?;
+    }
     Ok(recipe::Diagnostics(source.warnings().to_vec()))
 }
 
@@ -368,6 +373,23 @@ fn explanation(report: &rootfs::Report, all: bool) -> Vec<String> {
         }
     }
     lines
+}
+
+/// A failed script's error, with the way to a shell where it failed.
+fn with_shell(error: Error, request: &Request) -> Error {
+    match error {
+        Error::Root(source @ rootfs::Error::Program { .. }) => {
+            let path = request.recipe.display().to_string();
+            let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
+            let is_plain = path.chars().all(plain);
+            let mut shell = if is_plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) };
+            if let Some(arch) = request.arch.filter(|arch| Some(*arch) != host_arch()) {
+                shell += &format!(" --arch {arch}");
+            }
+            Error::Script { source, shell }
+        }
+        other => other,
+    }
 }
 
 struct RootProgress<'a, 'b> {

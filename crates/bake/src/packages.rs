@@ -12,10 +12,13 @@ use debian::fetch::Progress;
 use debian::mirror::{ChosenBy, HostSources, Mirrors, choose_mirrors};
 use debian::openpgp::KeyRing;
 use debian::repository::{LoadOptions, SourceInfo};
-use debian::solve::{Request, Solution, SolveError, solve};
+use debian::solve::{Clash, Request, Solution, SolveError, solve};
 use debian::universe::Universe;
-use debian::version::Version;
-use recipe::{Arch, Lock, LockError, LockedArch, LockedPackage, LockedSource, Recipe, Source, SourceRole};
+use debian::version::{Version, source_version};
+use recipe::{
+    Arch, COMPONENTS, Code, Diagnostic, Diagnostics, Lock, LockError, LockedArch, LockedPackage,
+    LockedSource, Recipe, SUITES, Source, SourceRole, Span,
+};
 use rootfs::PackageFile;
 use tools::{Fetched, Provider};
 
@@ -73,14 +76,27 @@ impl Context<'_> {
     ) -> Result<(Universe, Vec<SourceInfo>), Error> {
         let main = [String::from("main")];
         let components = recipe.map_or(&main[..], |recipe| &recipe.distribution.components);
+        let switches = recipe.map_or(Switches { updates: true, security: true }, |recipe| Switches {
+            updates: recipe.distribution.updates,
+            security: recipe.distribution.security,
+        });
+        self.universe_of(mirrors, suite, components, switches, architecture)
+    }
+
+    fn universe_of(
+        &self,
+        mirrors: &Mirrors,
+        suite: &str,
+        components: &[String],
+        switches: Switches,
+        architecture: &str,
+    ) -> Result<(Universe, Vec<SourceInfo>), Error> {
         let mut repositories = mirrors.repositories(suite, components);
-        if let Some(recipe) = recipe {
-            repositories.retain(|repository| match repository.role.as_str() {
-                "updates" => recipe.distribution.updates,
-                "security" => recipe.distribution.security,
-                _ => true,
-            });
-        }
+        repositories.retain(|repository| match repository.role.as_str() {
+            "updates" => switches.updates,
+            "security" => switches.security,
+            _ => true,
+        });
         let options = LoadOptions { now: self.now, keys: KeyRing::debian()? };
         let progress = Downloads::new(self.report, None, "of package indexes");
         Ok(Universe::load(&repositories, architecture, &self.downloads()?, &options, &progress)?)
@@ -131,6 +147,13 @@ impl Context<'_> {
             }
         }
     }
+}
+
+/// Which of a release's repositories beside the main one are used.
+#[derive(Clone, Copy)]
+struct Switches {
+    updates: bool,
+    security: bool,
 }
 
 /// What resolving came to.
@@ -245,7 +268,8 @@ fn write_anew(
             Some((lock, locked)) => pin(&mut universe, lock, locked, mirrors, context)?,
             None => Vec::new(),
         };
-        let solution = solve_recipe(&universe, recipe, pinned)?;
+        let elsewhere = |name: &str| find_elsewhere(name, recipe, mirrors, context);
+        let solution = solve_recipe(&universe, recipe, pinned, &elsewhere)?;
         for info in &infos {
             let source = locked_source(info);
             if !sources.contains(&source) {
@@ -301,12 +325,13 @@ fn solve_recipe(
     universe: &Universe,
     recipe: &Recipe,
     pinned: Vec<(String, Version)>,
+    elsewhere: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<Solution, Error> {
     let mut install: Vec<(String, Option<Version>)> = Vec::new();
     for package in &recipe.packages {
         let version = package.version.as_deref().map(Version::parse).transpose().map_err(|error| {
-            Error::from(recipe::Diagnostics::from(package.span.error(
-                recipe::Code::PackageVersion,
+            Error::from(Diagnostics::from(package.span.error(
+                Code::PackageVersion,
                 error.to_string(),
                 "this version",
             )))
@@ -319,58 +344,185 @@ fn solve_recipe(
         }
     }
     let request = Request { install, recommends: recipe.recommends, essential: true, pinned };
-    solve(universe, &request).map_err(|problem| explain(recipe, problem))
+    solve(universe, &request).map_err(|problem| explain(recipe, problem, elsewhere))
 }
 
-/// Points at the recipe's own line when the mistake is a package that it names.
-fn explain(recipe: &Recipe, problem: SolveError) -> Error {
-    let named = match &problem {
-        SolveError::Unknown { name, .. }
-        | SolveError::Virtual { name, .. }
-        | SolveError::NoVersion { name, .. } => name,
-        _ => return Error::Solve { problem: Box::new(problem) },
+/// Where a package is that the recipe's repositories do not have: what to write, for each place. What cannot be looked
+/// at now holds nothing.
+fn find_elsewhere(name: &str, recipe: &Recipe, mirrors: &Mirrors, context: &Context<'_>) -> Vec<String> {
+    context.report.line(&format!("looking for {name} in other components, architectures and releases"));
+    let distribution = &recipe.distribution;
+    let look = |suite: &str, arch: Arch| {
+        let components = COMPONENTS.map(str::to_owned);
+        let switches = Switches { updates: true, security: true };
+        let found = context.universe_of(mirrors, suite, &components, switches, arch.debian());
+        let universe = found.ok()?.0;
+        let id = *universe.versions_of(name).first()?;
+        let filename = universe.package(id).ok()?.filename;
+        // The pool is parted by component.
+        let part =
+            filename.split('/').find_map(|part| COMPONENTS.into_iter().find(|component| *component == part));
+        let component = part.unwrap_or("main");
+        Some((universe.version(id).to_owned(), component))
     };
-    let package = recipe.packages.iter().find(|package| package.name == *named).map(|package| &package.span);
-    let kernel = recipe.kernel_span.as_ref().filter(|_| recipe.kernel_package() == *named);
-    let Some(span) = package.or(kernel) else {
-        return Error::Solve { problem: Box::new(problem) };
+    let component_line = |component: &str| match distribution.components.iter().any(|own| own == component) {
+        true => String::new(),
+        false => {
+            let all = distribution.components.iter().map(String::as_str).chain([component]);
+            format!("`distribution: {{components: [{}]}}`", all.collect::<Vec<_>>().join(", "))
+        }
     };
-    let (label, help) = match &problem {
-        SolveError::Unknown { near, .. } => {
-            let alone = |arch: Arch| format!("if it is for {arch} alone, write `architectures: [{arch}]`");
-            let near = near.join(", ");
-            // The lock of a recipe for both architectures is solved for x86_64 first: there the package is known.
-            let help = match (recipe.arch, near.as_str()) {
-                (Arch::X86_64, "") => {
-                    let alone = alone(Arch::Aarch64);
-                    format!("look the name up in the distribution's package list; {alone}")
+    let mut places = Vec::new();
+    if let Some((version, component)) = look(&distribution.suite, recipe.arch) {
+        let what = match component_line(component) {
+            // Everything else being equal, the updates or the security suite has it.
+            line if line.is_empty() => "switch `updates` and `security` on".to_owned(),
+            line => format!("write {line}"),
+        };
+        return vec![format!("{} has {name} {version} in {component}: {what}", distribution.suite)];
+    }
+    for arch in Arch::ALL.into_iter().filter(|arch| *arch != recipe.arch) {
+        if let Some((version, component)) = look(&distribution.suite, arch) {
+            let line = component_line(component);
+            let and = if line.is_empty() { line } else { format!(" and {line}") };
+            places.push(format!(
+                "there is {name} {version} for {arch} alone: write `architectures: [{arch}]`{and}"
+            ));
+        }
+    }
+    for suite in SUITES.into_iter().filter(|suite| *suite != distribution.suite) {
+        if let Some((version, _)) = look(suite, recipe.arch) {
+            places.push(format!(
+                "{suite} has {name} {version}: an image is of one release, `distribution: {{suite: {suite}}}`"
+            ));
+        }
+    }
+    places
+}
+
+/// Points at the recipe's own lines where the mistake is in what they name. `elsewhere` says where a package that is
+/// not to be had is: what to write for it.
+fn explain(recipe: &Recipe, problem: SolveError, elsewhere: &dyn Fn(&str) -> Vec<String>) -> Error {
+    match problem {
+        SolveError::Several(problems) => {
+            let mut told = Diagnostics::default();
+            for problem in problems {
+                match explain(recipe, problem, elsewhere) {
+                    Error::Recipe(diagnostics) => told.0.extend(diagnostics.0),
+                    other => return other,
                 }
-                (Arch::X86_64, near) => format!("did you mean {near}?"),
-                (Arch::Aarch64, "") => alone(Arch::X86_64),
-                (Arch::Aarch64, near) => format!("{}; or did you mean {near}?", alone(Arch::X86_64)),
+            }
+            Error::Recipe(told)
+        }
+        SolveError::Conflict { clashes } => explain_conflict(recipe, clashes),
+        SolveError::Unknown { .. } | SolveError::Virtual { .. } | SolveError::NoVersion { .. } => {
+            match explain_name(recipe, &problem, elsewhere) {
+                Some(diagnostic) => Error::Recipe(diagnostic.into()),
+                None => Error::Solve { problem: Box::new(problem) },
+            }
+        }
+        SolveError::PinnedGone { .. } | SolveError::Syntax(_) => Error::Solve { problem: Box::new(problem) },
+    }
+}
+
+/// Where a recipe asks for a package.
+fn asked_at<'r>(recipe: &'r Recipe, name: &str) -> Option<&'r Span> {
+    let package = recipe.packages.iter().find(|package| package.name == name).map(|package| &package.span);
+    package.or_else(|| recipe.kernel_span.as_ref().filter(|_| recipe.kernel_package() == name))
+}
+
+/// How many versions of a package a message names.
+const VERSIONS: usize = 5;
+
+fn explain_name(
+    recipe: &Recipe,
+    problem: &SolveError,
+    elsewhere: &dyn Fn(&str) -> Vec<String>,
+) -> Option<Diagnostic> {
+    match problem {
+        SolveError::Unknown { name, near } => {
+            let span = asked_at(recipe, name)?;
+            let label = format!("not in {} for {}", recipe.distribution.suite, recipe.arch);
+            let mut told = span.error(Code::UnknownPackage, format!("there is no package {name}"), label);
+            let places = elsewhere(name);
+            for place in &places {
+                told = told.note(place.as_str());
+            }
+            let help = match near.join(", ") {
+                near if !near.is_empty() => format!("did you mean {near}?"),
+                _ if places.is_empty() => "look the name up in the distribution's package list".to_owned(),
+                _ => return Some(told),
             };
-            (format!("not in {} for {}", recipe.distribution.suite, recipe.arch), help)
+            Some(told.help(help))
         }
-        SolveError::Virtual { providers, .. } => {
-            ("provided by several packages".to_owned(), format!("name one of them: {}", providers.join(", ")))
+        SolveError::Virtual { name, providers } => {
+            let message = format!("{name} is a virtual package");
+            let told =
+                asked_at(recipe, name)?.error(Code::VirtualPackage, message, "provided by several packages");
+            Some(told.help(format!("name one of them: {}", providers.join(", "))))
         }
-        SolveError::NoVersion { there, .. } => {
-            ("no repository has this version".to_owned(), format!("there is: {}", there.join(", ")))
+        SolveError::NoVersion { name, version, there } => {
+            let message = format!("there is no {name} {version}");
+            let label = format!("no repository has this version for {}", recipe.arch);
+            let told = asked_at(recipe, name)?.error(Code::PackageVersion, message, label);
+            let mut shown = there.iter().take(VERSIONS).cloned().collect::<Vec<_>>().join(", ");
+            if there.len() > VERSIONS {
+                shown += &format!(" and {} older ones", there.len() - VERSIONS);
+            }
+            let source = source_version(version);
+            let rebuilt = source != version && there.iter().any(|other| source_version(other) == source);
+            Some(told.help(match rebuilt {
+                true => {
+                    format!("write `{name}={source}`: rebuilds of it for one architecture (+b1) count as it")
+                }
+                false => format!("there is: {shown}"),
+            }))
         }
-        _ => (String::new(), String::new()),
+        _ => None,
+    }
+}
+
+/// How many contradictions of a goal a message tells.
+const CLASHES: usize = 4;
+
+fn explain_conflict(recipe: &Recipe, clashes: Vec<Clash>) -> Error {
+    let mut asked: Vec<&str> = Vec::new();
+    for chain in clashes.iter().flat_map(|clash| &clash.because) {
+        if let Some(name) = chain.asked.as_deref().filter(|name| !asked.contains(name)) {
+            asked.push(name);
+        }
+    }
+    let Some((first, span)) = asked.iter().find_map(|name| Some((*name, asked_at(recipe, name)?))) else {
+        return Error::Solve { problem: Box::new(SolveError::Conflict { clashes }) };
     };
-    let code = match &problem {
-        SolveError::Unknown { .. } => recipe::Code::UnknownPackage,
-        SolveError::Virtual { .. } => recipe::Code::VirtualPackage,
-        _ => recipe::Code::PackageVersion,
+    let others: Vec<&str> = asked.iter().copied().filter(|name| *name != first).collect();
+    let message = match others.as_slice() {
+        [] => format!("{first} cannot be installed"),
+        others => format!("{first} cannot be installed together with {}", others.join(", ")),
     };
-    let message = match &problem {
-        SolveError::Unknown { name, .. } => format!("there is no package {name}"),
-        SolveError::Virtual { name, .. } => format!("{name} is a virtual package"),
-        SolveError::NoVersion { name, version, .. } => format!("there is no {name} {version}"),
-        other => other.to_string(),
+    let place = |name: &str| match asked_at(recipe, name) {
+        Some(span) => {
+            let (line, column) = span.position();
+            format!(" ({}:{line}:{column})", span.file().display())
+        }
+        None => " (the machine needs it to boot)".to_owned(),
     };
-    Error::Recipe(span.error(code, message, label).help(help).into())
+    let mut told = span.error(Code::PackageConflict, message, "asked for here");
+    for clash in clashes.iter().take(CLASHES) {
+        told = told.note(clash.what.as_str());
+        for chain in &clash.because {
+            told = told.note(format!("    {}", chain.told(place)));
+        }
+    }
+    if clashes.len() > CLASHES {
+        told = told.note(format!("and {} more contradictions", clashes.len() - CLASHES));
+    }
+    let help = match (clashes.iter().any(|clash| clash.pinned), others.is_empty()) {
+        (true, _) => "renew the lock with --update: it keeps older versions",
+        (_, true) => "take it out of `packages`, or ask for another version of it: name=version",
+        (_, false) => "take one of them out of `packages`, or ask for other versions: name=version",
+    };
+    Error::Recipe(told.help(help).into())
 }
 
 fn locked_source(info: &SourceInfo) -> LockedSource {
@@ -541,29 +693,123 @@ impl Progress for Downloads<'_> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_package_of_one_architecture_is_told_with_the_line_that_helps() {
+    /// What is told of a recipe with these packages when the repository holds `lines`: a package each, with its fields
+    /// behind ` ; `.
+    fn told(lines: &str, packages: &str, pins: &[(&str, &str)], elsewhere: &[&str]) -> String {
+        let paragraphs: Vec<String> = lines
+            .lines()
+            .map(|line| {
+                let mut parts = line.trim().split(" ; ");
+                let (name, version) = parts.next().unwrap().split_once(' ').unwrap();
+                let fields: String = parts.map(|field| format!("{field}\n")).collect();
+                format!("Package: {name}\nVersion: {version}\nArchitecture: all\n{fields}")
+            })
+            .collect();
+        let text = ("Packages".to_owned(), "main".to_owned(), paragraphs.join("\n"));
+        let universe = Universe::from_texts("amd64", vec![text]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("recipe.yaml");
-        std::fs::write(&path, "name: web\npackages: [intel-microcode]\n").unwrap();
+        std::fs::write(&path, format!("name: web\npackages:\n{packages}\n")).unwrap();
         let source = recipe::load(&path, &recipe::LoadOptions::default()).unwrap();
-        assert_eq!(source.architectures(), [Arch::X86_64, Arch::Aarch64]);
-        let told = |arch, near: &[&str]| {
-            let near = near.iter().map(|name| (*name).to_owned()).collect();
-            let problem = SolveError::Unknown { name: "intel-microcode".into(), near };
-            explain(&source.for_arch(arch).unwrap(), problem).to_string()
-        };
-        for near in [&[][..], &["amd64-microcode"]] {
-            let text = told(Arch::Aarch64, near);
-            assert!(text.contains("recipe.yaml:2:12") && text.contains("for aarch64"), "{text}");
-            assert!(
-                text.contains("help: if it is for x86_64 alone, write `architectures: [x86_64]`"),
-                "{text}"
-            );
-            assert_eq!(text.contains("did you mean amd64-microcode?"), !near.is_empty(), "{text}");
-        }
-        assert!(told(Arch::X86_64, &[]).contains("`architectures: [aarch64]`"));
-        assert!(told(Arch::X86_64, &["near"]).contains("help: did you mean near?"));
+        let recipe = source.for_arch(Arch::X86_64).unwrap();
+        let pins = pins.iter().map(|(name, version)| ((*name).to_owned(), Version::parse(version).unwrap()));
+        let places = |_: &str| elsewhere.iter().map(|place| (*place).to_owned()).collect();
+        let problem = solve_recipe(&universe, &recipe, pins.collect(), &places).unwrap_err();
+        problem.to_string().replace(&format!("{}/", folder.path().display()), "")
+    }
+
+    /// What a machine needs to boot, none of it in anybody's way.
+    fn boot() -> String {
+        rootfs::boot_packages(Arch::X86_64, &recipe::Kernel::Cloud)
+            .iter()
+            .map(|name| format!("\n{name} 1"))
+            .collect()
+    }
+
+    #[test]
+    fn names_that_are_not_to_be_had_are_told_at_their_lines() {
+        let lines = format!(
+            "apache2 2.4-1\napache2 2.4-0\ncowsay 3-1+b2\none 1 ; Provides: mta\ntwo 1 ; Provides: mta{}",
+            boot()
+        );
+        let packages = "  - apahce2\n  - apache2=2.2\n  - cowsay=3-1+b1\n  - mta\n  - unheard-of";
+        assert_eq!(
+            told(&lines, packages, &[], &["bookworm has it"]),
+            "\
+error: there is no package apahce2
+ --> recipe.yaml:3:5
+  |
+3 |   - apahce2
+  |     ^^^^^^^ not in trixie for x86_64
+  = note: bookworm has it
+  = help: did you mean apache2?
+
+error: there is no apache2 2.2
+ --> recipe.yaml:4:5
+  |
+4 |   - apache2=2.2
+  |     ^^^^^^^^^^^ no repository has this version for x86_64
+  = help: there is: 2.4-1, 2.4-0
+
+error: there is no cowsay 3-1+b1
+ --> recipe.yaml:5:5
+  |
+5 |   - cowsay=3-1+b1
+  |     ^^^^^^^^^^^^^ no repository has this version for x86_64
+  = help: write `cowsay=3-1`: rebuilds of it for one architecture (+b1) count as it
+
+error: mta is a virtual package
+ --> recipe.yaml:6:5
+  |
+6 |   - mta
+  |     ^^^ provided by several packages
+  = help: name one of them: one, two
+
+error: there is no package unheard-of
+ --> recipe.yaml:7:5
+  |
+7 |   - unheard-of
+  |     ^^^^^^^^^^ not in trixie for x86_64
+  = note: bookworm has it
+"
+        );
+    }
+
+    #[test]
+    fn a_conflict_is_told_with_who_needs_what_and_who_forbids_it() {
+        let lines = format!(
+            "web 1 ; Depends: engine (>= 2)\nengine 2 ; Conflicts: classic\nsite 1 ; Depends: classic\nclassic 1\n\
+             late 1 ; Depends: engine (>= 3)\nold 1 ; Breaks: linux-image-cloud-amd64{}",
+            boot()
+        );
+        assert_eq!(
+            told(&lines, "  - web\n  - site", &[], &[]),
+            "\
+error: web cannot be installed together with site
+ --> recipe.yaml:3:5
+  |
+3 |   - web
+  |     ^^^ asked for here
+  = note: engine 2 conflicts with classic, which is classic 1
+  = note:     engine 2 comes with web (recipe.yaml:3:5): web 1 needs engine (>= 2)
+  = note:     classic 1 comes with site (recipe.yaml:4:5): site 1 needs classic
+  = help: take one of them out of `packages`, or ask for other versions: name=version
+"
+        );
+        let text = told(&lines, "  - late", &[], &[]);
+        assert!(text.contains("error: late cannot be installed\n"), "{text}");
+        assert!(text.contains("note: late 1 needs engine (>= 3), but of engine there is 2\n"), "{text}");
+        assert!(text.contains("help: take it out of `packages`, or ask for another version of it"), "{text}");
+        let text = told(&lines, "  - late", &[("engine", "2")], &[]);
+        assert!(
+            text.contains("of engine there is 2 (pinned)") && text.contains("help: renew the lock"),
+            "{text}"
+        );
+        let text = told(&lines, "  - old", &[], &[]);
+        assert!(
+            text.contains("linux-image-cloud-amd64 1 is asked for (the machine needs it to boot)"),
+            "{text}"
+        );
     }
 
     #[test]

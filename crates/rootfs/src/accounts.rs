@@ -41,6 +41,15 @@ impl Accounts {
         self.groups.keys().map(Vec::as_slice)
     }
 
+    /// The same, with accounts that are yet to be made; their numbers mean nothing.
+    pub(crate) fn with<'n>(mut self, names: impl Iterator<Item = &'n str>) -> Self {
+        for name in names {
+            self.users.entry(name.as_bytes().to_vec()).or_default();
+            self.groups.entry(name.as_bytes().to_vec()).or_default();
+        }
+        self
+    }
+
     /// The first free number from `from` on, for a user and for its group alike.
     fn free(&self, from: u32) -> u32 {
         let taken =

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use block::Origin;
-use recipe::{Code, Diagnostic, Diagnostics, Payload, Recipe, RunStep, Span, Unit, User};
+use recipe::{Code, Diagnostic, Diagnostics, FileSpec, Payload, Recipe, RunStep, Unit, User, nearest};
 use sandbox::Input;
 
 use crate::accounts::{Accounts, NewUser, add_user};
@@ -34,9 +34,29 @@ struct Owner {
 
 const ROOT: Owner = Owner { uid: 0, gid: 0, mode: None };
 
-/// A mistake at its place in the recipe.
-fn mistake(code: Code, span: &Span, message: String, label: String, help: Option<String>) -> Error {
-    Error::Recipe(span.error(code, message, label).maybe_help(help).into())
+/// The numbers of a file's owner and group, or what is wrong with them.
+fn owner(file: &FileSpec, accounts: &Accounts) -> Result<(u32, u32), Vec<Diagnostic>> {
+    let unknown = |kind: &str, name: &str, nearest: Option<String>| {
+        let message = format!("there is no {kind} `{name}` in the image");
+        let told = file.span.error(Code::Account, message, format!("belongs to {name}"));
+        let or = format!("add it to `users`, or the package that makes the {kind}");
+        told.help(did_you_mean(nearest).unwrap_or(or))
+    };
+    let uid = accounts
+        .user_or_number(&file.owner)
+        .ok_or_else(|| unknown("user", &file.owner, near(&file.owner, accounts.user_names())));
+    let gid = accounts
+        .group_or_number(&file.group)
+        .ok_or_else(|| unknown("group", &file.group, near(&file.group, accounts.group_names())));
+    match (uid, gid) {
+        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
+        (uid, gid) => Err([uid.err(), gid.err()].into_iter().flatten().collect()),
+    }
+}
+
+/// The name that was most likely meant; names of an image may be any bytes.
+fn near<'n>(word: &str, names: impl Iterator<Item = &'n [u8]>) -> Option<String> {
+    nearest(word, names.filter_map(|name| std::str::from_utf8(name).ok())).map(str::to_owned)
 }
 
 fn did_you_mean(nearest: Option<String>) -> Option<String> {
@@ -172,26 +192,47 @@ impl<'a> Additions<'a> {
         Ok(())
     }
 
+    /// Whether the accounts that the recipe makes and names can be; all that is wrong with them at once.
+    pub(crate) fn check_accounts(&self, recipe: &Recipe) -> Result<(), Error> {
+        let accounts = Accounts::read(self.root)?;
+        let mut problems = Vec::new();
+        for user in &recipe.users {
+            let mut wrong = |message: String, label: &str, help: Option<String>| {
+                problems.push(user.span.error(Code::Account, message, label).maybe_help(help));
+            };
+            let name = &user.name;
+            if accounts.user(name.as_bytes()).is_some() || accounts.group(name.as_bytes()).is_some() {
+                let message = format!("a user or group `{name}` comes with the packages");
+                wrong(message, "taken", Some("choose another name".to_owned()));
+            }
+            for group in user.groups.iter().filter(|group| accounts.group(group.as_bytes()).is_none()) {
+                let help = did_you_mean(near(group, accounts.group_names()));
+                let or = "add the package that makes it, or take it out of `groups`".to_owned();
+                let message = format!("there is no group `{group}` in the image");
+                wrong(message, "is to be in it", help.or(Some(or)));
+            }
+            if !self.root.exists(user.shell.as_bytes())? {
+                let message = format!("there is no shell `{}` in the image", user.shell);
+                wrong(message, "is to use it", Some("add its package to `packages`".to_owned()));
+            }
+            if user.sudo && !self.root.exists(b"etc/sudoers.d")? {
+                let help = Some("add sudo to `packages`".to_owned());
+                wrong("`sudo: true` needs the package sudo".to_owned(), "has `sudo: true`", help);
+            }
+        }
+        let accounts = accounts.with(recipe.users.iter().map(|user| user.name.as_str()));
+        for file in &recipe.files {
+            problems.extend(owner(file, &accounts).err().into_iter().flatten());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Recipe(Diagnostics(problems))) }
+    }
+
     /// The recipe's files; their owners may be its users, so these come first.
     pub(crate) fn files(&mut self, recipe: &Recipe) -> Result<(), Error> {
         let accounts = Accounts::read(self.root)?;
         for file in &recipe.files {
-            let unknown = |kind: &str, name: &str, nearest: Option<String>| {
-                let message = format!("there is no {kind} `{name}` in the image");
-                mistake(
-                    Code::Account,
-                    &file.span,
-                    message,
-                    format!("belongs to {name}"),
-                    did_you_mean(nearest),
-                )
-            };
-            let uid = accounts
-                .user_or_number(&file.owner)
-                .ok_or_else(|| unknown("user", &file.owner, nearest(&file.owner, accounts.user_names())))?;
-            let gid = accounts
-                .group_or_number(&file.group)
-                .ok_or_else(|| unknown("group", &file.group, nearest(&file.group, accounts.group_names())))?;
+            let (uid, gid) =
+                owner(file, &accounts).map_err(|problems| Error::Recipe(Diagnostics(problems)))?;
             let owner = Owner { uid, gid, mode: file.mode.map(u32::from) };
             self.payload(file.path.as_bytes(), &file.payload, owner, "files")?;
         }
@@ -200,28 +241,6 @@ impl<'a> Additions<'a> {
 
     /// An account with its home, its keys and its right to become root.
     pub(crate) fn user(&mut self, user: &User) -> Result<(), Error> {
-        let wrong = |message: String, help: Option<String>| {
-            mistake(Code::Account, &user.span, message, String::new(), help)
-        };
-        let accounts = Accounts::read(self.root)?;
-        if accounts.user(user.name.as_bytes()).is_some() || accounts.group(user.name.as_bytes()).is_some() {
-            let message = format!("a user or group `{}` comes with the packages", user.name);
-            return Err(wrong(message, Some("choose another name".to_owned())));
-        }
-        for group in &user.groups {
-            if accounts.group(group.as_bytes()).is_none() {
-                let message = format!("there is no group `{group}` in the image");
-                return Err(wrong(message, did_you_mean(nearest(group, accounts.group_names()))));
-            }
-        }
-        if !self.root.exists(user.shell.as_bytes())? {
-            let message = format!("there is no shell `{}` in the image", user.shell);
-            return Err(wrong(message, Some("add its package to `packages`".to_owned())));
-        }
-        if user.sudo && !self.root.exists(b"etc/sudoers.d")? {
-            let help = Some("add sudo to `packages`".to_owned());
-            return Err(wrong("`sudo: true` needs the package sudo".to_owned(), help));
-        }
         let day = self.time.div_euclid(86_400);
         let new = NewUser { name: &user.name, groups: &user.groups, shell: &user.shell, day };
         let (uid, gid) = add_user(self.root, &new, self.time)?;
@@ -297,25 +316,13 @@ impl<'a> Additions<'a> {
 
     /// Switches units on and off.
     pub(crate) fn services(&mut self, recipe: &Recipe, programs: &mut Programs<'_>) -> Result<(), Error> {
-        let known = self.units()?;
+        let unknown = self.unknown_units(recipe)?;
+        if !unknown.is_empty() {
+            return Err(Error::Recipe(Diagnostics(unknown)));
+        }
         for (verb, units) in [("enable", &recipe.services.enable), ("disable", &recipe.services.disable)] {
             if units.is_empty() {
                 continue;
-            }
-            let mut unknown = Vec::new();
-            for Unit { name, span } in units {
-                let template = name
-                    .split_once('@')
-                    .and_then(|(name, rest)| Some(format!("{name}@.{}", rest.rsplit_once('.')?.1)));
-                if !known.contains(name) && !template.is_some_and(|template| known.contains(&template)) {
-                    let help = did_you_mean(nearest(name, known.iter().map(String::as_bytes)))
-                        .unwrap_or_else(|| "add the package that brings it to `packages`".to_owned());
-                    let message = format!("there is no unit `{name}` in the image");
-                    unknown.push(span.error(Code::Service, message, "no package brings it").help(help));
-                }
-            }
-            if !unknown.is_empty() {
-                return Err(Error::Recipe(Diagnostics(unknown)));
             }
             let mut argv = vec!["systemctl", verb];
             argv.extend(units.iter().map(|unit| unit.name.as_str()));
@@ -323,6 +330,25 @@ impl<'a> Additions<'a> {
         }
         self.root.forget();
         Ok(())
+    }
+
+    /// What is wrong with the units that the recipe names.
+    fn unknown_units(&self, recipe: &Recipe) -> Result<Vec<Diagnostic>, Error> {
+        let known = self.units()?;
+        let mut unknown = Vec::new();
+        for Unit { name, span } in recipe.services.enable.iter().chain(&recipe.services.disable) {
+            let template = name
+                .split_once('@')
+                .and_then(|(name, rest)| Some(format!("{name}@.{}", rest.rsplit_once('.')?.1)));
+            if !known.contains(name) && !template.is_some_and(|template| known.contains(&template)) {
+                let near = nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
+                let help = did_you_mean(near)
+                    .unwrap_or_else(|| "add the package that brings it to `packages`".to_owned());
+                let message = format!("there is no unit `{name}` in the image");
+                unknown.push(span.error(Code::Service, message, "no package brings it").help(help));
+            }
+        }
+        Ok(unknown)
     }
 
     /// The units of the image, sorted; scripts of `/etc/init.d` count as services.
@@ -352,40 +378,152 @@ impl<'a> Additions<'a> {
             true => &[script],
             false => &["/bin/sh", "-e", script],
         };
-        programs.run_timed(&what, &sandbox, argv, Input::Null)?;
+        let ran = programs.run_timed(&what, &sandbox, argv, Input::Null);
         self.root.forget();
-        Ok(())
+        ran.map_err(|error| match error {
+            Error::Program { what, status, tail, .. } => {
+                let (line, column) = step.span.position();
+                let place = Some(format!("{}:{line}:{column}", step.span.file().display()));
+                Error::Program { what, status, place, tail }
+            }
+            other => other,
+        })
     }
-}
-
-/// The name that looks most like the one given: at most a third of its letters differ.
-fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n [u8]>) -> Option<String> {
-    let word = word.as_bytes();
-    let near = names.map(|name| (distance(word, name), name)).min()?;
-    (near.0 <= word.len().max(3) / 3).then(|| String::from_utf8_lossy(near.1).into_owned())
-}
-
-/// How many letters must be put in, taken out or changed.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What is said of a recipe beside `name: web` when the image has a few accounts, shells and units.
+    fn told(recipe: &str, check: impl Fn(&Additions<'_>, &Recipe) -> Vec<Diagnostic>) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join("root").join(path);
+        for (path, text) in [
+            ("etc/passwd", "root:x:0:0::/root:/bin/bash\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\n"),
+            ("etc/group", "root:x:0:\nadm:x:4:\nwww-data:x:33:\n"),
+            ("bin/bash", ""),
+            ("usr/lib/systemd/system/apache2.service", ""),
+            ("usr/lib/systemd/system/getty@.service", ""),
+            ("etc/init.d/old", ""),
+        ] {
+            std::fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            std::fs::write(at(path), text).unwrap();
+        }
+        let path = folder.path().join("recipe.yaml");
+        std::fs::write(&path, format!("name: web\n{recipe}\n")).unwrap();
+        let source = recipe::load(&path, &recipe::LoadOptions::default()).unwrap();
+        let recipe = source.for_arch(source.architectures()[0]).unwrap();
+        let root = Root::open(&folder.path().join("root")).unwrap();
+        let problems = Diagnostics(check(&Additions::new(&root, 0), &recipe));
+        problems.to_string().replace(&format!("{}/", folder.path().display()), "")
+    }
+
+    fn accounts(recipe: &str) -> String {
+        told(recipe, |additions, recipe| match additions.check_accounts(recipe) {
+            Ok(()) => Vec::new(),
+            Err(Error::Recipe(problems)) => problems.0,
+            Err(other) => panic!("{other}"),
+        })
+    }
+
     #[test]
-    fn the_nearest_name_is_near() {
-        let names = ["apache2.service", "ssh.service"].map(str::as_bytes);
-        assert_eq!(nearest("apche2.service", names.into_iter()).as_deref(), Some("apache2.service"));
-        assert_eq!(nearest("postgresql.service", names.into_iter()), None);
+    fn accounts_that_cannot_be_are_told_all_at_once_at_their_places() {
+        assert_eq!(
+            accounts(
+                "users: [{name: www-data}, {name: me, groups: [admm, docker], sudo: true, shell: /bin/zsh}]\n\
+                 files: [{path: /x, content: a, owner: www, group: me}, {path: /y, content: b, owner: mee}]"
+            ),
+            "\
+error: a user or group `www-data` comes with the packages
+ --> recipe.yaml:2:16
+  |
+2 | users: [{name: www-data}, {name: me, groups: [admm, docker], sudo: true, shell: /bin/zsh}]
+  |                ^^^^^^^^ taken
+  = help: choose another name
+
+error: there is no group `admm` in the image
+ --> recipe.yaml:2:34
+  |
+2 | users: [{name: www-data}, {name: me, groups: [admm, docker], sudo: true, shell: /bin/zsh}]
+  |                                  ^^ is to be in it
+  = help: did you mean `adm`?
+
+error: there is no group `docker` in the image
+ --> recipe.yaml:2:34
+  |
+2 | users: [{name: www-data}, {name: me, groups: [admm, docker], sudo: true, shell: /bin/zsh}]
+  |                                  ^^ is to be in it
+  = help: add the package that makes it, or take it out of `groups`
+
+error: there is no shell `/bin/zsh` in the image
+ --> recipe.yaml:2:34
+  |
+2 | users: [{name: www-data}, {name: me, groups: [admm, docker], sudo: true, shell: /bin/zsh}]
+  |                                  ^^ is to use it
+  = help: add its package to `packages`
+
+error: `sudo: true` needs the package sudo
+ --> recipe.yaml:2:34
+  |
+2 | users: [{name: www-data}, {name: me, groups: [admm, docker], sudo: true, shell: /bin/zsh}]
+  |                                  ^^ has `sudo: true`
+  = help: add sudo to `packages`
+
+error: there is no user `www` in the image
+ --> recipe.yaml:3:16
+  |
+3 | files: [{path: /x, content: a, owner: www, group: me}, {path: /y, content: b, owner: mee}]
+  |                ^^ belongs to www
+  = help: add it to `users`, or the package that makes the user
+
+error: there is no user `mee` in the image
+ --> recipe.yaml:3:63
+  |
+3 | files: [{path: /x, content: a, owner: www, group: me}, {path: /y, content: b, owner: mee}]
+  |                                                               ^^ belongs to mee
+  = help: did you mean `me`?
+"
+        );
+        assert_eq!(
+            accounts("files: [{path: /x, content: a, owner: www-data}]\nusers: [{name: a, groups: [adm]}]"),
+            ""
+        );
+    }
+
+    #[test]
+    fn units_that_no_package_brings_are_told_all_at_once_at_their_places() {
+        let units = |recipe: &str| {
+            told(recipe, |additions, recipe| {
+                additions.unknown_units(recipe).unwrap_or_else(|error| panic!("{error}"))
+            })
+        };
+        assert_eq!(
+            units(
+                "services:\n  enable: [apche2, old, getty@tty1]\n  disable: [postgresql, getty@tty1.timer]"
+            ),
+            "\
+error: there is no unit `apche2.service` in the image
+ --> recipe.yaml:3:12
+  |
+3 |   enable: [apche2, old, getty@tty1]
+  |            ^^^^^^ no package brings it
+  = help: did you mean `apache2.service`?
+
+error: there is no unit `postgresql.service` in the image
+ --> recipe.yaml:4:13
+  |
+4 |   disable: [postgresql, getty@tty1.timer]
+  |             ^^^^^^^^^^ no package brings it
+  = help: add the package that brings it to `packages`
+
+error: there is no unit `getty@tty1.timer` in the image
+ --> recipe.yaml:4:25
+  |
+4 |   disable: [postgresql, getty@tty1.timer]
+  |                         ^^^^^^^^^^^^^^^^ no package brings it
+  = help: add the package that brings it to `packages`
+"
+        );
     }
 }

@@ -132,6 +132,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
     })?;
     let mut additions = Additions::new(&root, made);
     stages.stage("add what the recipe says", || {
+        additions.check_accounts(recipe)?;
         additions.motd_web_files(recipe)?;
         for user in &recipe.users {
             additions.user(user)?;

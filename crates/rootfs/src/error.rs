@@ -57,14 +57,16 @@ pub enum Error {
     #[error(transparent)]
     Foreign(#[from] dispatch::Error),
     /// A program in the sandbox failed.
-    #[error("{what} failed with {status}; its last words:\n{tail}")]
+    #[error("{what} failed: {status}{}", last_words(place.as_deref(), tail))]
     Program {
         /// Which one: `preinst of package dash`, `configuring the packages`, `run step "tune"`, …
         what: String,
-        /// `exit code 1`, `signal 11`.
+        /// `exit code 1`, `killed by signal 11 (SIGSEGV)`.
         status: String,
-        /// Its last lines of output.
-        tail: String,
+        /// Where the recipe says that it is to run: `recipe.yaml:12:5`.
+        place: Option<String>,
+        /// Its last lines of output, in order.
+        tail: Vec<String>,
     },
     /// The sandbox could not start a program.
     #[error("{what}: {source}")]
@@ -88,6 +90,20 @@ pub enum Error {
     Path(#[from] tree::PathError),
 }
 
+/// The lines below a failure: its place, and what the program said last.
+fn last_words(place: Option<&str>, tail: &[String]) -> String {
+    let mut text = place.map(|place| format!("\n --> {place}")).unwrap_or_default();
+    if tail.iter().all(|line| line.trim().is_empty()) {
+        text += "\n  = note: it printed nothing";
+    }
+    for line in tail {
+        // What a program prints is not for the terminal of whoever reads the message.
+        let plain: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text += format!("\n  | {plain}").trim_end_matches(' ');
+    }
+    text
+}
+
 /// Adds what was tried, and on which file, to the system's answer.
 pub(crate) trait OnFile<T> {
     fn on(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T, Error>;
@@ -96,5 +112,28 @@ pub(crate) trait OnFile<T> {
 impl<T, E: Into<io::Error>> OnFile<T> for Result<T, E> {
     fn on(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T, Error> {
         self.map_err(|source| Error::File { action, path: path.into(), source: source.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_program_is_told_with_its_place_and_its_last_lines() {
+        let program = |place: Option<&str>, tail: &[&str]| Error::Program {
+            what: "run step `tune`".into(),
+            status: "exit code 3".into(),
+            place: place.map(str::to_owned),
+            tail: tail.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        assert_eq!(
+            program(Some("web.yaml:4:5"), &["begins", "", "no \u{1b}[1msuch file"]).to_string(),
+            "run step `tune` failed: exit code 3\n --> web.yaml:4:5\n  | begins\n  |\n  | no  [1msuch file"
+        );
+        assert_eq!(
+            program(None, &[]).to_string(),
+            "run step `tune` failed: exit code 3\n  = note: it printed nothing"
+        );
     }
 }

@@ -216,7 +216,7 @@ impl Install<'_> {
             .env("DPKG_FORCE", "security-mac,downgrade")
             .env("DPKG_RUNNING_VERSION", self.dpkg_version());
         let script = format!("/{folder}/preinst");
-        let what = format!("preinst of {}", package.name);
+        let what = format!("preinst of package {}", package.name);
         programs.run_timed(&what, &sandbox, &[script.as_str(), "install"], Input::Null)?;
         self.root.forget();
         self.root.remove_all(folder.as_bytes())?;

@@ -104,6 +104,10 @@ impl Ledger {
                 self.lay_folder(around.root, &place, attributes, package, &refuse)?;
                 continue;
             }
+            // As dpkg: a folder that is there stays, whatever the link would lead to.
+            if matches!(member.kind, StagedKind::Symlink(_)) && is_folder(around.root, &place)? {
+                continue;
+            }
             let conffile = package.conffiles.contains(&member.path);
             let mut target = place.clone();
             if conffile && conffiles == Conffiles::Waiting {
@@ -226,7 +230,11 @@ impl Ledger {
             .map_err(|error| refuse(format!("cannot be laid down: its folder: {error}")))?;
         match rustix::fs::statat(&*fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(there) if FileType::from_raw_mode(there.st_mode) == FileType::Directory => {
-                return Err(refuse("is a folder already, made by another package".into()));
+                return Err(refuse(
+                    "is a file in this package and a folder of another; leave one of the two packages out, or ask for a \
+                     version of one that goes with the other (name=version)"
+                        .into(),
+                ));
             }
             Ok(_) => rustix::fs::unlinkat(&*fd, name, AtFlags::empty()).on("cannot remove", shown(target))?,
             Err(Errno::NOENT) => {}
@@ -271,6 +279,12 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Whether a folder is there, and no link to one.
+fn is_folder(root: &Root, path: &[u8]) -> Result<bool, Error> {
+    let stat = root.lstat(path)?;
+    Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory))
 }
 
 /// Where a path lies on the disk: links of the folders above it resolved. Relative to the root.
@@ -458,6 +472,22 @@ mod tests {
             vec![TestPackage::new("a").folder("./d/", 0o700), TestPackage::new("b").folder("./d/", 0o755)];
         place.lay(packages, Conffiles::InPlace).unwrap();
         assert_eq!(place.root.lstat(b"d").unwrap().unwrap().st_mode & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_folder_stays_where_a_later_package_has_a_link_and_no_file_takes_its_place() {
+        let place = Place::new();
+        let folder = || TestPackage::new("a").folder("./d/", 0o755).file("./d/x", 0o644, b"x");
+        let link = TestPackage::new("b").symlink("./d", "elsewhere");
+        let (ledger, laid) = place.lay(vec![folder(), link], Conffiles::InPlace).unwrap();
+        assert_eq!(place.text("d/x"), "x");
+        assert_eq!(&*ledger.laid[b"d".as_slice()].package, "a");
+        assert_eq!(laid[1].list, [b"d".to_vec()]);
+        let error = refused(vec![folder(), TestPackage::new("b").file("./d", 0o644, b"file")]);
+        assert!(
+            error.starts_with("package b: `/d` is a file in this package and a folder of another"),
+            "{error}"
+        );
     }
 
     #[test]

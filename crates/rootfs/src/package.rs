@@ -1,12 +1,15 @@
 //! One package as its control file describes it.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Error;
 use debian::deb::{Control, Deb};
+use debian::relation::{self, Operator, RelationError};
+
+/// A package whose files may be replaced, and which of its versions; `None`: all.
+type Replaced = (String, Option<(Operator, String)>);
 
 /// A package to be installed: the .deb file and what the lock says about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ pub(crate) struct Package {
     pub(crate) depends: Vec<Vec<String>>,
     pub(crate) pre_depends: Vec<Vec<String>>,
     pub(crate) provides: Vec<String>,
-    replaces: Vec<(String, Option<(String, String)>)>,
+    replaces: Vec<Replaced>,
     /// Relative paths.
     pub(crate) conffiles: BTreeSet<Vec<u8>>,
     /// The same in the order of its list, with those that it no longer has: path, and whether it is such a one.
@@ -70,7 +73,9 @@ impl Package {
                 return Err(bad(format!("comes with a control file of the odd name {name:?}")));
             }
         }
-        let names = |name: &str| field(name).map(dependency_groups).unwrap_or_default();
+        let odd =
+            |name: &str, error: RelationError| bad(format!("has a {name} that cannot be read: {error}"));
+        let names = |name: &str| names(field(name).unwrap_or_default()).map_err(|error| odd(name, error));
         let conffiles = control.files.get("conffiles").map(|file| file.bytes.as_slice()).unwrap_or_default();
         let lines = conffiles.split(|byte| *byte == b'\n').map(|line| line.trim_ascii());
         let conffile_list: Vec<_> = lines
@@ -89,10 +94,11 @@ impl Package {
             // apt is required, too, but its timers want systemd to be there.
             required: field("Priority") == Some("required") && file.name != "apt",
             same: field("Multi-Arch") == Some("same"),
-            depends: names("Depends"),
-            pre_depends: names("Pre-Depends"),
-            provides: names("Provides").into_iter().flatten().collect(),
-            replaces: field("Replaces").map(relations).unwrap_or_default(),
+            depends: names("Depends")?,
+            pre_depends: names("Pre-Depends")?,
+            provides: names("Provides")?.into_iter().flatten().collect(),
+            replaces: replaced(field("Replaces").unwrap_or_default())
+                .map_err(|error| odd("Replaces", error))?,
             conffiles: conffile_list
                 .iter()
                 .filter(|(_, former)| !former)
@@ -117,10 +123,7 @@ impl Package {
     pub(crate) fn replaces(&self, other: &Package) -> bool {
         self.replaces.iter().any(|(name, version)| {
             let names_it = *name == *other.name || (version.is_none() && other.provides.contains(name));
-            names_it
-                && version
-                    .as_ref()
-                    .is_none_or(|(operator, version)| satisfies(&other.version, operator, version))
+            names_it && version.as_ref().is_none_or(|(operator, bound)| operator.holds(&other.version, bound))
         })
     }
 
@@ -145,96 +148,17 @@ fn plain(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.~_".contains(&byte))
 }
 
-/// `a (>= 1) | b:any, c` becomes `[[a, b], [c]]`.
-fn dependency_groups(field: &str) -> Vec<Vec<String>> {
-    let groups = field.split(',').map(|group| {
-        let names = group.split('|').filter_map(|relation| {
-            let name = relation
-                .split(|char: char| char.is_whitespace() || "(:[<".contains(char))
-                .find(|name| !name.is_empty());
-            name.map(str::to_owned)
-        });
-        names.collect::<Vec<_>>()
-    });
-    groups.filter(|group| !group.is_empty()).collect()
+/// The names in each group of a relation field.
+fn names(field: &str) -> Result<Vec<Vec<String>>, RelationError> {
+    let groups = relation::parse(field)?.into_iter();
+    Ok(groups.map(|group| group.iter().map(|target| target.name.to_owned()).collect()).collect())
 }
 
-/// `a (<< 1), b` becomes `[(a, Some((<<, 1))), (b, None)]`.
-fn relations(field: &str) -> Vec<(String, Option<(String, String)>)> {
-    let relations = field.split(',').filter_map(|relation| {
-        let (name, version) = match relation.split_once('(') {
-            Some((name, version)) => (name, version.split(')').next()),
-            None => (relation, None),
-        };
-        let name = name.trim().split(':').next().unwrap_or_default().to_owned();
-        let version = version.map(|version| {
-            let version = version.trim();
-            let end = version.find(|char: char| !"<>=".contains(char)).unwrap_or(version.len());
-            (version[..end].to_owned(), version[end..].trim().to_owned())
-        });
-        (!name.is_empty()).then_some((name, version))
-    });
-    relations.collect()
-}
-
-fn satisfies(version: &str, operator: &str, bound: &str) -> bool {
-    let order = compare_versions(version, bound);
-    match operator {
-        "<<" => order.is_lt(),
-        "<=" | "<" => order.is_le(),
-        "=" => order.is_eq(),
-        ">=" | ">" => order.is_ge(),
-        ">>" => order.is_gt(),
-        _ => false,
-    }
-}
-
-/// dpkg's order of versions: epoch, upstream version, revision; `~` sorts before the end.
-fn compare_versions(a: &str, b: &str) -> Ordering {
-    fn parts(version: &str) -> (u64, &str, &str) {
-        let (epoch, rest) = version.split_once(':').unwrap_or(("0", version));
-        let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, ""));
-        (epoch.parse().unwrap_or(0), upstream, revision)
-    }
-    let (a, b) = (parts(a), parts(b));
-    a.0.cmp(&b.0).then_with(|| compare_parts(a.1, b.1)).then_with(|| compare_parts(a.2, b.2))
-}
-
-fn compare_parts(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
-    let weight = |byte: Option<&u8>| match byte {
-        Some(b'~') => -1,
-        Some(byte) if byte.is_ascii_digit() => 0,
-        Some(byte) if byte.is_ascii_alphabetic() => i32::from(*byte),
-        Some(byte) => i32::from(*byte) + 256,
-        None => 0,
-    };
-    loop {
-        while a.first().is_some_and(|byte| !byte.is_ascii_digit())
-            || b.first().is_some_and(|byte| !byte.is_ascii_digit())
-        {
-            match weight(a.first()).cmp(&weight(b.first())) {
-                Ordering::Equal => {}
-                order => return order,
-            }
-            (a, b) = (a.get(1..).unwrap_or_default(), b.get(1..).unwrap_or_default());
-        }
-        let (first, second) = (leading_number(&mut a), leading_number(&mut b));
-        match first.len().cmp(&second.len()).then_with(|| first.cmp(second)) {
-            Ordering::Equal if a.is_empty() && b.is_empty() => return Ordering::Equal,
-            Ordering::Equal => {}
-            order => return order,
-        }
-    }
-}
-
-/// Takes the digits at the front away and gives them without leading zeros.
-fn leading_number<'a>(text: &mut &'a [u8]) -> &'a [u8] {
-    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, rest) = text.split_at(end);
-    *text = rest;
-    let zeros = digits.iter().position(|digit| *digit != b'0').unwrap_or(digits.len());
-    &digits[zeros..]
+/// Each package whose files may be replaced, and which of its versions.
+fn replaced(field: &str) -> Result<Vec<Replaced>, RelationError> {
+    let targets = relation::parse(field)?.into_iter().flatten();
+    let owned = |(operator, version): (Operator, &str)| (operator, version.to_owned());
+    Ok(targets.map(|target| (target.name.to_owned(), target.version.map(owned))).collect())
 }
 
 #[cfg(test)]
@@ -242,46 +166,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dependencies_are_read_as_groups_of_names() {
-        assert_eq!(
-            dependency_groups("libc6 (>= 2.38), debconf (>= 0.5) | debconf-2.0, python3:any"),
-            [
-                vec!["libc6".to_owned()],
-                vec!["debconf".to_owned(), "debconf-2.0".to_owned()],
-                vec!["python3".to_owned()],
-            ]
-        );
-    }
-
-    #[test]
-    fn replaces_heeds_the_version() {
-        assert_eq!(
-            relations("a (<< 1:2-3~), b"),
-            [("a".to_owned(), Some(("<<".to_owned(), "1:2-3~".to_owned()))), ("b".to_owned(), None),]
-        );
-        assert!(satisfies("1:2-2", "<<", "1:2-3~"));
-        assert!(!satisfies("1:2-3", "<<", "1:2-3~"));
-    }
-
-    #[test]
-    fn versions_sort_as_dpkg_sorts_them() {
-        let sorted = [
-            "1.0~rc1-1",
-            "1.0-1",
-            "1.0-1+b1",
-            "1.0-1.1",
-            "1.0+dfsg-1",
-            "1.2-1",
-            "1.10-1",
-            "1.10a-1",
-            "1:0.1-1",
-        ];
-        for (at, low) in sorted.iter().enumerate() {
-            assert!(compare_versions(low, low).is_eq());
-            for high in &sorted[at + 1..] {
-                assert!(compare_versions(low, high).is_lt(), "{low} < {high}");
-                assert!(compare_versions(high, low).is_gt(), "{high} > {low}");
-            }
-        }
+    fn relations_are_read_as_far_as_files_need_them() {
+        let groups = names("libc6 (>= 2.38), debconf (>= 0.5) | debconf-2.0, python3:any").unwrap();
+        assert_eq!(groups, [vec!["libc6"], vec!["debconf", "debconf-2.0"], vec!["python3"]]);
+        let of_older = ("a".to_owned(), Some((Operator::Earlier, "1:2-3~".to_owned())));
+        assert_eq!(replaced("a (<< 1:2-3~), b").unwrap(), [of_older, ("b".to_owned(), None)]);
+        assert!(names("a (1)").is_err());
     }
 }

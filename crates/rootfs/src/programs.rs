@@ -184,8 +184,8 @@ impl<'a> Programs<'a> {
         if exit.success() {
             return Ok(());
         }
-        let tail: Vec<_> = tail.into_iter().collect();
-        Err(Error::Program { what: what.into(), status: exit.to_string(), tail: tail.join("\n") })
+        let tail = tail.into_iter().collect();
+        Err(Error::Program { what: what.into(), status: exit.to_string(), place: None, tail })
     }
 
     /// How often the programs of a foreign root ran natively or emulated; `None` for a root of the host's own kind.
@@ -215,18 +215,133 @@ impl<'a> Programs<'a> {
         argv: &[impl AsRef<OsStr>],
     ) -> Result<(), Error> {
         let mut took: Vec<(String, Instant)> = Vec::new();
+        let mut words = DpkgWords::default();
         let result = self.run(what, sandbox, argv, Input::Null, &mut |line| {
-            for (words, verb) in [("Setting up ", "configure"), ("Processing triggers for ", "triggers of")] {
-                if let Some(rest) = line.strip_prefix(words) {
-                    let package = rest.split(' ').next().unwrap_or_default();
-                    took.push((format!("{verb} {package}"), Instant::now()));
-                }
+            words.line(line);
+            if let Some((verb, package)) = DpkgWords::begins(line) {
+                took.push((format!("{verb} {package}"), Instant::now()));
             }
+        });
+        let result = result.map_err(|error| match error {
+            Error::Program { what, status, place, tail } => words.explain(what, status, place, tail),
+            other => other,
         });
         let ends: Vec<_> = took.iter().skip(1).map(|(_, start)| *start).chain([Instant::now()]).collect();
         for ((name, start), end) in took.into_iter().zip(ends) {
             self.scripts.push(Took { name, seconds: (end - start).as_secs_f64() });
         }
         result
+    }
+}
+
+/// What dpkg said of the first package that failed. It goes on with others, and has more to say of those that need it.
+#[derive(Default)]
+struct DpkgWords {
+    /// Since a package's configuration began.
+    said: Vec<String>,
+    /// The package that failed, and the line that tells how.
+    failed: Option<(String, Option<String>)>,
+}
+
+impl DpkgWords {
+    /// What dpkg begins in this line, and with which package.
+    fn begins(line: &str) -> Option<(&'static str, &str)> {
+        [("Setting up ", "configure"), ("Processing triggers for ", "triggers of")].into_iter().find_map(
+            |(words, verb)| {
+                let rest = line.strip_prefix(words)?;
+                Some((verb, rest.split(' ').next().unwrap_or_default()))
+            },
+        )
+    }
+
+    fn line(&mut self, line: &str) {
+        match &mut self.failed {
+            Some((_, how @ None)) => *how = Some(line.trim().to_owned()),
+            Some(_) => {}
+            None => {
+                if let Some(rest) = line.strip_prefix("dpkg: error processing package ") {
+                    let package = rest.split(' ').next().unwrap_or_default();
+                    self.failed = Some((package.to_owned(), None));
+                    return;
+                }
+                if Self::begins(line).is_some() {
+                    self.said.clear();
+                } else if self.said.len() == TAIL_LINES {
+                    self.said.remove(0);
+                }
+                self.said.push(line.to_owned());
+            }
+        }
+    }
+
+    /// The failure of the script that failed first, where dpkg named it; else what is known of dpkg itself.
+    fn explain(self, what: String, status: String, place: Option<String>, tail: Vec<String>) -> Error {
+        let Some((package, how)) = self.failed else {
+            return Error::Program { what, status, place, tail };
+        };
+        // `installed p package post-installation script subprocess returned error exit status 3`
+        let how = how.unwrap_or_default();
+        let script = [
+            ("post-installation script", "postinst"),
+            ("pre-installation script", "preinst"),
+            ("post-removal script", "postrm"),
+            ("pre-removal script", "prerm"),
+        ];
+        let Some((_, script)) = script.into_iter().find(|(words, _)| how.contains(words)) else {
+            let what = format!("{what}: package {package}");
+            let status = if how.is_empty() { status } else { how };
+            return Error::Program { what, status, place, tail: self.said };
+        };
+        let status = match how.split_once("error exit status ") {
+            Some((_, code)) => format!("exit code {code}"),
+            None => how.split_once("subprocess ").map_or(how.as_str(), |(_, rest)| rest).to_owned(),
+        };
+        Error::Program { what: format!("{script} of package {package}"), status, place, tail: self.said }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(lines: &str) -> String {
+        let mut words = DpkgWords::default();
+        lines.lines().for_each(|line| words.line(line));
+        let tail = lines.lines().map(str::to_owned).collect();
+        words.explain("configuring the packages".into(), "exit code 1".into(), None, tail).to_string()
+    }
+
+    #[test]
+    fn the_script_that_failed_first_is_named_with_its_own_lines() {
+        assert_eq!(
+            told(
+                "Setting up libc6:amd64 (2.41-12) ...\nfine\nSetting up tomcat (10.1) ...\nchecking\nno room for \
+                 users\ndpkg: error processing package tomcat (--configure):\n installed tomcat package \
+                 post-installation script subprocess returned error exit status 82\ndpkg: dependency problems \
+                 prevent configuration of site:\n site depends on tomcat; however:\ndpkg: error processing \
+                 package site (--configure):\n dependency problems - leaving unconfigured\nErrors were \
+                 encountered while processing:\n tomcat\n site"
+            ),
+            "postinst of package tomcat failed: exit code 82\n  | Setting up tomcat (10.1) ...\n  | checking\n  | no \
+             room for users"
+        );
+        assert_eq!(
+            told(
+                "Setting up a (1) ...\ndpkg: error processing package a (--configure):\n installed a package \
+                 post-installation script subprocess was killed by signal (Killed)"
+            ),
+            "postinst of package a failed: was killed by signal (Killed)\n  | Setting up a (1) ..."
+        );
+        assert_eq!(
+            told(
+                "dpkg: error processing package b (--configure):\n package is in a very bad inconsistent state"
+            ),
+            "configuring the packages: package b failed: package is in a very bad inconsistent state\n  = note: it \
+             printed nothing"
+        );
+        assert_eq!(
+            told("dpkg: error: cannot open its lock"),
+            "configuring the packages failed: exit code 1\n  | dpkg: error: cannot open its lock"
+        );
     }
 }

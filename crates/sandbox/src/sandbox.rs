@@ -92,11 +92,42 @@ impl Exit {
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.code, self.signal) {
+            (Some(code @ 126), _) => write!(f, "exit code {code} (in a shell: a command is no program)"),
+            (Some(code @ 127), _) => write!(f, "exit code {code} (in a shell: there is no such command)"),
+            (Some(code @ 129..160), _) => match signal_name(code - 128) {
+                Some(name) => write!(f, "exit code {code} (in a shell: {name} ended a command)"),
+                None => write!(f, "exit code {code}"),
+            },
             (Some(code), _) => write!(f, "exit code {code}"),
-            (_, Some(signal)) => write!(f, "killed by signal {signal}"),
+            (_, Some(signal)) => match signal_name(signal) {
+                Some(name) => write!(f, "killed by signal {signal} ({name})"),
+                None => write!(f, "killed by signal {signal}"),
+            },
             _ => write!(f, "ended without a status"),
         }
     }
+}
+
+/// The name of a signal that ends programs: numbers that are the same on every architecture we know.
+fn signal_name(number: i32) -> Option<&'static str> {
+    Some(match number {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL, as when memory runs out",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return None,
+    })
 }
 
 /// Why a program could not be run; how a program itself ended is an [`Exit`].

@@ -83,7 +83,7 @@ pub enum Error {
     )]
     Script {
         /// Which, and its last words.
-        source: rootfs::Error,
+        source: Box<rootfs::Error>,
         /// What the command takes: the recipe's file, and an architecture where one was chosen.
         shell: String,
     },

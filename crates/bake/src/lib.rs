@@ -386,7 +386,7 @@ fn with_shell(error: Error, request: &Request) -> Error {
             if let Some(arch) = request.arch.filter(|arch| Some(*arch) != host_arch()) {
                 shell += &format!(" --arch {arch}");
             }
-            Error::Script { source, shell }
+            Error::Script { source: Box::new(source), shell }
         }
         other => other,
     }

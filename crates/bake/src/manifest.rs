@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use catalog::{AmiId, SnapshotId};
@@ -140,9 +141,16 @@ impl Manifest {
     /// Reads the manifest in a folder of outputs.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
-        let text = std::fs::read(&path).map_err(|error| Error::NotBaked {
-            path: folder.to_owned(),
-            reason: format!("holds no {MANIFEST} ({error}): give a folder that `bakehouse bake` wrote"),
+        let text = std::fs::read(&path).map_err(|error| {
+            let what = match error.kind() {
+                ErrorKind::NotFound if folder.exists() => format!("holds no {MANIFEST}"),
+                ErrorKind::NotFound => "is not there".to_owned(),
+                ErrorKind::NotADirectory => "is not a folder".to_owned(),
+                _ => format!("holds no {MANIFEST} that can be read ({error})"),
+            };
+            let reason =
+                format!("{what}: give a folder that `bakehouse bake` wrote, such as out/hello-web/x86_64");
+            Error::NotBaked { path: folder.to_owned(), reason }
         })?;
         Self::from_text(&text, &path)
     }

@@ -1,5 +1,6 @@
 //! From a recipe to exact packages: the lock, the solver, the downloads.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
@@ -268,7 +269,8 @@ fn write_anew(
             Some((lock, locked)) => pin(&mut universe, lock, locked, mirrors, context)?,
             None => Vec::new(),
         };
-        let elsewhere = |name: &str| find_elsewhere(name, recipe, mirrors, context);
+        let known = RefCell::default();
+        let elsewhere = |name: &str| find_elsewhere(name, recipe, mirrors, context, &known);
         let solution = solve_recipe(&universe, recipe, pinned, &elsewhere)?;
         for info in &infos {
             let source = locked_source(info);
@@ -347,16 +349,28 @@ fn solve_recipe(
     solve(universe, &request).map_err(|problem| explain(recipe, problem, elsewhere))
 }
 
+/// What repositories hold that a recipe does not name; `None`: they cannot be read now.
+type Elsewhere = RefCell<BTreeMap<(&'static str, Arch), Option<Universe>>>;
+
 /// Where a package is that the recipe's repositories do not have: what to write, for each place. What cannot be looked
 /// at now holds nothing.
-fn find_elsewhere(name: &str, recipe: &Recipe, mirrors: &Mirrors, context: &Context<'_>) -> Vec<String> {
+fn find_elsewhere(
+    name: &str,
+    recipe: &Recipe,
+    mirrors: &Mirrors,
+    context: &Context<'_>,
+    known: &Elsewhere,
+) -> Vec<String> {
     context.report.line(&format!("looking for {name} in other components, architectures and releases"));
     let distribution = &recipe.distribution;
-    let look = |suite: &str, arch: Arch| {
-        let components = COMPONENTS.map(str::to_owned);
-        let switches = Switches { updates: true, security: true };
-        let found = context.universe_of(mirrors, suite, &components, switches, arch.debian());
-        let universe = found.ok()?.0;
+    let look = |suite: &'static str, arch: Arch| {
+        let mut known = known.borrow_mut();
+        let universe = known.entry((suite, arch)).or_insert_with(|| {
+            let components = COMPONENTS.map(str::to_owned);
+            let switches = Switches { updates: true, security: true };
+            Some(context.universe_of(mirrors, suite, &components, switches, arch.debian()).ok()?.0)
+        });
+        let universe = universe.as_ref()?;
         let id = *universe.versions_of(name).first()?;
         let filename = universe.package(id).ok()?.filename;
         // The pool is parted by component.
@@ -373,7 +387,8 @@ fn find_elsewhere(name: &str, recipe: &Recipe, mirrors: &Mirrors, context: &Cont
         }
     };
     let mut places = Vec::new();
-    if let Some((version, component)) = look(&distribution.suite, recipe.arch) {
+    let own = SUITES.into_iter().find(|suite| *suite == distribution.suite).unwrap_or(SUITES[0]);
+    if let Some((version, component)) = look(own, recipe.arch) {
         let what = match component_line(component) {
             // Everything else being equal, the updates or the security suite has it.
             line if line.is_empty() => "switch `updates` and `security` on".to_owned(),
@@ -382,7 +397,7 @@ fn find_elsewhere(name: &str, recipe: &Recipe, mirrors: &Mirrors, context: &Cont
         return vec![format!("{} has {name} {version} in {component}: {what}", distribution.suite)];
     }
     for arch in Arch::ALL.into_iter().filter(|arch| *arch != recipe.arch) {
-        if let Some((version, component)) = look(&distribution.suite, arch) {
+        if let Some((version, component)) = look(own, arch) {
             let line = component_line(component);
             let and = if line.is_empty() { line } else { format!(" and {line}") };
             places.push(format!(

@@ -273,7 +273,7 @@ const PACKAGES: &[Mistake] = &[
     ),
     packages!(
         "A kernel that does not exist",
-        "name: web\narchitectures: [x86_64]\nkernel: linux-image-5.10.0-tiny-amd64\n"
+        "name: web\narchitectures: [x86_64]\nkernel: linux-image-clod-amd64\n"
     ),
 ];
 

@@ -399,7 +399,8 @@ pub(crate) fn reason(error: &std::io::Error) -> String {
 /// The name nearest to a missing path's, among what its folder holds.
 pub(crate) fn similar_beside(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
-    let mut names: Vec<String> = std::fs::read_dir(path.parent()?)
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut names: Vec<String> = std::fs::read_dir(folder)
         .ok()?
         .take(10_000)
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())

@@ -447,7 +447,7 @@ pub(crate) fn with_volumes(house: &House, tally: &Tally) {
                 ephemeral: volume.ephemeral,
             })
             .collect();
-        let checks: Vec<Check> = manifest.checks.iter().map(Check::from).collect();
+        let checks: Vec<Check> = manifest.checks.clone();
         // Both in one work folder: what the first wrote is there when the second starts.
         for (profile, root) in [("x86_64-bios", "/dev/vd"), ("x86_64-nitro", "/dev/nvme")] {
             let mut guest = Guest::boot_in(house, "machine with volumes", profile, disks.clone());

@@ -1,5 +1,6 @@
 //! Where a store's objects are kept.
 
+mod faulty;
 mod local;
 mod memory;
 
@@ -7,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub use faulty::{Fault, Faults, FaultyBackend};
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
 

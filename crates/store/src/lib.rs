@@ -6,6 +6,7 @@
 mod backend;
 mod codec;
 mod commit;
+pub mod conformance;
 mod error;
 pub mod format;
 pub mod fs;
@@ -23,7 +24,8 @@ mod tests;
 mod verify;
 
 pub use backend::{
-    Backend, BackendError, BackendResult, Listed, LocalBackend, Locked, MemoryBackend, Object, Tag, Upload,
+    Backend, BackendError, BackendResult, Fault, Faults, FaultyBackend, Listed, LocalBackend, Locked,
+    MemoryBackend, Object, Tag, Upload,
 };
 #[doc(hidden)]
 pub use codec::FrameFault;

@@ -11,7 +11,11 @@ use crate::{
 
 mod collect;
 mod damage;
+mod faults;
 mod files;
+mod formats;
+mod killed;
+mod model;
 
 /// Small packs, one thread, so that tests see several packs and one order.
 pub(crate) fn small() -> Options {

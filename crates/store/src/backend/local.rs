@@ -95,11 +95,18 @@ impl Root {
 
     /// A new file in the folder of temporary files.
     fn temporary(&self) -> BackendResult<(PathBuf, Box<dyn FileHandle>)> {
+        let folder = self.path.join(TEMPORARY);
+        let mut made = false;
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let path = self.path.join(TEMPORARY).join(format!("{}-{number}", process::id()));
+            let path = folder.join(format!("{}-{number}", process::id()));
             match self.fs.create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                // A copy of a store may have lost its empty folders.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !made => {
+                    self.make_folder(&folder)?;
+                    made = true;
+                }
                 file => return Ok((path.clone(), file.map_err(failed(&path, "making the file"))?)),
             }
         }
@@ -107,7 +114,14 @@ impl Root {
 
     fn rename(&self, from: &Path, key: &str) -> BackendResult<()> {
         let to = self.path(key);
-        self.fs.rename(from, &to).map_err(failed(&to, "giving the file its name"))
+        let renamed = match self.fs.rename(from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_folder(&self.folder(key))?;
+                self.fs.rename(from, &to)
+            }
+            renamed => renamed,
+        };
+        renamed.map_err(failed(&to, "giving the file its name"))
     }
 
     fn sync_folder(&self, folder: &Path) -> BackendResult<()> {

@@ -8,7 +8,7 @@ use crate::{GcOptions, GcReport, VerifyOptions};
 const GC: GcOptions<'_> = GcOptions { wait: true, progress: &() };
 pub(super) const VERIFY: VerifyOptions<'_> = VerifyOptions { part: None, quarantine: true, progress: &() };
 
-fn gc(store: &Store) -> GcReport {
+pub(super) fn gc(store: &Store) -> GcReport {
     let plan = store.plan_gc(&()).unwrap();
     store.execute_gc(&plan, &GC).unwrap()
 }

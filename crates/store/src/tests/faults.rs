@@ -116,7 +116,7 @@ fn old_lists_lose_nothing() {
     let memory = MemoryBackend::new();
     let stale: Arc<dyn Backend> = Arc::new(FaultyBackend::new(
         Arc::new(memory.clone()),
-        Box::new(|number, _| if number % 3 != 0 { Fault::Stale } else { Fault::None }),
+        Box::new(|number, _| if !number.is_multiple_of(3) { Fault::Stale } else { Fault::None }),
     ));
     let store = Arc::new(Store::create_with(stale, small()).unwrap());
     let (mut there, mut gone) = (Vec::new(), Vec::new());

@@ -39,7 +39,7 @@ fn child_that_is_killed() {
             store.forget(&[records[0].id]).unwrap();
             tell(&format!("forgotten {}", records[0].name));
         }
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             gc(&store);
         }
     }

@@ -10,8 +10,8 @@ use block::without_escapes;
 
 use crate::spec::{Places, qemu_arguments};
 use crate::{
-    Accel, BootError, Disk, Firmware, Launcher, MachineSpec, MetadataService, Programs, Qmp, Stage, console,
-    process,
+    Accel, BootError, Disk, Firmware, Launcher, MachineSpec, MetadataService, Programs, Qmp, Stage, cause,
+    console, process,
 };
 
 /// qemu-img and ssh-keygen are done within a second; one that takes so long hangs.
@@ -369,6 +369,12 @@ impl Machine {
             }
             let login = if self.spec.logs_in { self.try_login()? } else { Login::NoAnswer };
             match login {
+                // Neither a network nor an ssh server that failed is tried again.
+                Login::NoAnswer
+                    if console::stage(&console) == Stage::Services && cause::is_unreachable(&console) =>
+                {
+                    refused_since.get_or_insert_with(Instant::now);
+                }
                 Login::NoAnswer => {}
                 Login::In { boot_id } if boot_id == self.boot_id => {}
                 Login::In { boot_id } => {
@@ -429,7 +435,17 @@ impl Machine {
         if stage == Stage::Firmware {
             lines.extend(console::telling_lines(&self.firmware_log(), TELLING_LINES));
         }
-        BootError::NotUp { stage, seconds: from.elapsed().as_secs(), reason, console: lines }
+        let failed = cause::failed_line(&cause::failed_units(&console));
+        let (place, cause) = (cause::stopped_at(stage, &console), cause::likely_cause(stage, &console));
+        BootError::NotUp {
+            stage,
+            place,
+            seconds: from.elapsed().as_secs(),
+            reason,
+            failed,
+            cause,
+            console: lines,
+        }
     }
 
     /// Reboots through the guest's own init and waits until the user can log in again.

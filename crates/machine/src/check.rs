@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::{Log, start};
 use crate::program::quoted;
-use crate::{Accel, BootError, Disk, Machine, MachineSpec, Output, Programs, console, http};
+use crate::{Accel, BootError, Disk, Machine, MachineSpec, Output, Programs, cause, console, http};
 
 /// Between two tries of a check.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -153,7 +153,17 @@ pub fn run_checks(machine: &mut Machine, checks: &[Check], log: Log<'_>) -> Vec<
         results.extend(timed("system", log, || system(machine, boot_limit).map(Some)));
     }
     for check in checks {
-        results.extend(timed(&check.name(), log, || retried(machine, check, &patience).map(Some)));
+        results.extend(timed(&check.name(), log, || {
+            let seen = retried(machine, check, &patience)?;
+            let blamed = match (&seen, check) {
+                (Err(_), Check::Http { .. }) => blame(machine),
+                _ => None,
+            };
+            Ok(Some(seen.map_err(|seen| match blamed {
+                Some(units) => format!("{seen}\n{units}"),
+                None => seen,
+            })))
+        }));
     }
     results
 }
@@ -375,17 +385,41 @@ fn system(machine: &mut Machine, limit: Duration) -> Result<Seen, BootError> {
         let jobs = machine.ssh("systemctl --no-legend --plain list-jobs", short)?;
         return Ok(Err(format!("{}; waiting for:\n{}", failure(&output), excerpt(&jobs.stdout))));
     }
+    let failed = failed_in(machine)?.unwrap_or_else(|| "no unit has failed".to_owned());
+    Ok(Err(format!("{state}; {failed}")))
+}
+
+/// The units that failed in a running machine, the first of them with the end of their journals; `None`: none has.
+fn failed_in(machine: &mut Machine) -> Result<Option<String>, BootError> {
+    let short = Duration::from_secs(60);
     let failed = machine.ssh("systemctl --failed --no-legend --plain", short)?;
     let units = failed.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect::<Vec<_>>();
-    let mut detail = format!("{state}; failed units: {}", units.join(", "));
+    if units.is_empty() {
+        return Ok(None);
+    }
+    let mut detail = format!("failed units: {}", units.join(", "));
     for unit in units.iter().take(3) {
         let journal = machine.ssh(
-            &format!("sudo -n journalctl --no-pager --output=cat --lines=4 --unit={}", quoted(unit)),
+            &format!(
+                "sudo -n journalctl --no-pager --output=cat --lines={SEEN_LINES} --unit={}",
+                quoted(unit)
+            ),
             short,
         )?;
         detail.push_str(&format!("\n{unit}:\n{}", excerpt(&journal.stdout)));
     }
-    Ok(Err(detail))
+    Ok(Some(detail))
+}
+
+/// What to add to the failure of a check that talks to a service of the machine: which units failed, as the machine
+/// says, or else its console.
+fn blame(machine: &mut Machine) -> Option<String> {
+    if machine.spec().logs_in
+        && let Ok(failed) = failed_in(machine)
+    {
+        return failed;
+    }
+    cause::failed_line(&cause::failed_units(&machine.console()))
 }
 
 #[cfg(test)]

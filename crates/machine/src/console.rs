@@ -11,7 +11,7 @@ pub enum Stage {
     BootLoader,
     /// The kernel started.
     Kernel,
-    /// The kernel ran the initial RAM disk, which looks for the root file system.
+    /// The kernel ran the initrd, which looks for the root file system.
     Initramfs,
     /// The root file system's init ran.
     Init,
@@ -27,10 +27,10 @@ impl fmt::Display for Stage {
             Self::Firmware => "the firmware",
             Self::BootLoader => "the boot loader",
             Self::Kernel => "the kernel",
-            Self::Initramfs => "the initial RAM disk",
+            Self::Initramfs => "the initrd",
             Self::Init => "init",
-            Self::Network => "init with the network up",
-            Self::Services => "the end of its boot",
+            Self::Network => "the network",
+            Self::Services => "its services",
         })
     }
 }
@@ -117,10 +117,16 @@ const HARMLESS: &[&str] = &[
     "failed to get a good estimate",
     "correctable errors collector",
     "errors=remount-ro",
+    "] ....... failed.",
+    "systemd-ssh-generator",
 ];
 
+/// What says nothing about a boot: the pictures of keys that cloud-init draws.
+const NOISE: &[&str] =
+    &["]: |", "]: +-", "randomart", "key fingerprint is", "]: SHA256:", "has been saved in"];
+
 /// What a person would read as lines: a jump of the cursor begins a new one, frames and colours are left out.
-fn lines(console: &str) -> Vec<String> {
+pub(crate) fn lines(console: &str) -> Vec<String> {
     let frame = |character: char| character.is_whitespace() || ('\u{2500}'..='\u{257f}').contains(&character);
     let text = without_escapes(console);
     let lines = text.lines().map(|line| line.trim_matches(frame));
@@ -144,7 +150,8 @@ pub fn fatal_line(console: &str) -> Option<String> {
 /// The lines of a console that tell why a boot failed: of those that speak of errors the last `most`, then the last
 /// `most` of all, each once, in their order, without colours.
 pub fn telling_lines(console: &str, most: usize) -> Vec<String> {
-    let lines = lines(console);
+    let mut lines = lines(console);
+    lines.retain(|line| !NOISE.iter().any(|text| line.contains(text)));
     let (before, tail) = lines.split_at(lines.len().saturating_sub(most));
     let speaks = |line: &&String| {
         let line = line.to_lowercase();
@@ -217,6 +224,18 @@ mod tests {
                 "Boot failed: not a bootable disk",
             ),
             (
+                include_str!("../testdata/broken-init.txt"),
+                Stage::Initramfs,
+                "(initramfs)",
+                "No init found. Try passing init= bootarg.",
+            ),
+            (
+                include_str!("../testdata/broken-fstab.txt"),
+                Stage::Init,
+                "You are in emergency mode",
+                "Timed out waiting for device dev-d",
+            ),
+            (
                 include_str!("../testdata/shim-refuses-loader.txt"),
                 Stage::Firmware,
                 "Security Violation",
@@ -230,6 +249,21 @@ mod tests {
             let telling = telling_lines(console, 15);
             assert!(telling.iter().any(|line| line.contains(why)), "{telling:#?}");
         }
+    }
+
+    #[test]
+    fn a_boot_without_logins_tells_what_failed_and_draws_no_pictures() {
+        let console = include_str!("../testdata/broken-sshd.txt");
+        assert_eq!((stage(console), fatal_line(console)), (Stage::Services, None));
+        let telling = telling_lines(console, 15);
+        assert!(
+            telling.iter().any(|line| line.starts_with("[FAILED] Failed to start ssh.service")),
+            "{telling:#?}"
+        );
+        assert!(
+            telling.iter().all(|line| !line.contains("randomart") && !line.contains("AF_VSOCK")),
+            "{telling:#?}"
+        );
     }
 
     #[test]

@@ -59,14 +59,20 @@ pub enum BootError {
     #[error(transparent)]
     Monitor(#[from] QmpError),
     /// The machine ran, but did not get where it should.
-    #[error("after {seconds} s the machine has come no further than {stage}: {reason}\n{}", quoted(console))]
+    #[error("the boot stopped at {place}, after {seconds} s: {reason}{}\n{}", remarks(failed, *cause), quoted(console))]
     NotUp {
         /// How far it came.
         stage: Stage,
+        /// Where it stopped, in words: `the initrd`, `the network`, `ssh.service`.
+        place: String,
         /// Seconds since it was switched on.
         seconds: u64,
         /// What was waited for, or what ended the boot.
         reason: String,
+        /// The units that did not start, in a line.
+        failed: Option<String>,
+        /// What most likely stopped it, and where to look.
+        cause: Option<&'static str>,
         /// The telling lines of the console.
         console: Vec<String>,
     },
@@ -74,6 +80,11 @@ pub enum BootError {
 
 fn folders(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn remarks(failed: &Option<String>, cause: Option<&'static str>) -> String {
+    let failed = failed.iter().map(|units| format!("\n  = {units}"));
+    failed.chain(cause.map(|cause| format!("\n  = likely: {cause}"))).collect()
 }
 
 fn quoted(lines: &[String]) -> String {

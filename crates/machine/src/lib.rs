@@ -21,6 +21,7 @@
 
 mod accel;
 mod boot;
+mod cause;
 mod check;
 mod console;
 mod error;
@@ -36,6 +37,7 @@ mod ssh;
 
 pub use accel::Accel;
 pub use boot::{Log, Machine, Shutdown, boot, start};
+pub use cause::{FailedUnit, failed_units, likely_cause};
 pub use check::{Check, CheckResult, boot_and_check, run_checks};
 pub use console::{Stage, fatal_line, stage, telling_lines};
 pub use error::BootError;

@@ -109,8 +109,11 @@ fn a_disk_that_no_firmware_can_boot_fails_with_the_firmware_s_words() {
     ] {
         let work = folder.path().join(profile);
         let failed = machine::boot(&spec(profile, disk), &programs(), &work, &mut |_| {});
-        let Err(BootError::NotUp { stage, console, .. }) = failed else { panic!("{profile}: {failed:?}") };
+        let Err(BootError::NotUp { stage, cause, console, .. }) = failed else {
+            panic!("{profile}: {failed:?}")
+        };
         assert_eq!(stage, Stage::Firmware, "{profile}");
+        assert!(cause.is_some_and(|cause| cause.starts_with("the firmware found nothing")), "{cause:?}");
         assert!(console.iter().any(|line| line.contains(said)), "{profile}: {console:#?}");
     }
 }

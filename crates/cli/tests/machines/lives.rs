@@ -353,9 +353,9 @@ pub(crate) fn by_secure_boot(house: &House, tally: &Tally) {
 /// What Microsoft's keys vouch for is every byte of the loader and of the kernel: one that differs, and neither runs.
 fn refuses_changed_programs(house: &House) {
     let image = house.older();
-    for (program, stage, said) in [
-        ("loader", Stage::Firmware, "Security Violation"),
-        ("kernel", Stage::BootLoader, "bad shim signature"),
+    for (program, stage, said, likely) in [
+        ("loader", Stage::Firmware, "Security Violation", "the boot loader is not signed"),
+        ("kernel", Stage::BootLoader, "bad shim signature", "a kernel that is not signed"),
     ] {
         let disk = program::copy_image(house, image, &format!("changed {program}")).join("xvda.raw");
         match program {
@@ -368,10 +368,11 @@ fn refuses_changed_programs(house: &House) {
         spec.boot_limit = Some(LIMIT);
         let work = house.folder(&format!("secure boot of a changed {program}"));
         let failed = machine::boot(&spec, &house.programs(), &work, &mut |line| say(program, line));
-        let Err(BootError::NotUp { stage: came_to, console, .. }) = failed else {
+        let Err(BootError::NotUp { stage: came_to, cause, console, .. }) = failed else {
             panic!("{program}: {failed:?}")
         };
         assert_eq!(came_to, stage, "{console:#?}");
+        assert!(cause.is_some_and(|cause| cause.contains(likely)), "{program}: {cause:?}");
         assert!(console.iter().any(|line| line.contains(said)), "{program}: {console:#?}");
     }
 }

@@ -170,7 +170,7 @@ fn boot_and_check(
     fs::create_dir_all(&work).map_err(Error::io(&work, "cannot be made"))?;
     let mut log = |line: &str| stages.report().line(&format!("{firmware}: {line}"));
     let results = machine::boot_and_check(&spec, programs, &work, &manifest.checks, &mut log)
-        .map_err(|source| Error::Boot { firmware: firmware.to_owned(), source })?;
+        .map_err(|source| Error::Boot { firmware: firmware.to_owned(), source: Box::new(source) })?;
     Ok(results
         .into_iter()
         .map(|result| Checked {

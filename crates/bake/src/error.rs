@@ -140,7 +140,7 @@ pub enum Error {
         /// Which firmware.
         firmware: String,
         /// Why.
-        source: machine::BootError,
+        source: Box<machine::BootError>,
     },
     /// A profile of a machine is broken.
     #[error(transparent)]

@@ -265,6 +265,13 @@ pub(crate) const DISTRIBUTION: Keys = keys(
             "http://ftp.debian.org/debian",
             "A mirror's address, written into the image's apt sources too.",
         ),
+        field(
+            "signed_by",
+            ANY,
+            "Debian's own keys",
+            "own-mirror.asc",
+            "A file beside the recipe with the public keys (ASCII-armoured) that may sign the mirror's index, besides Debian's.",
+        ),
         field("updates", Shape::Truth, "true", "false", "Whether the updates suite is used."),
         field("security", Shape::Truth, "true", "false", "Whether the security suite is used."),
     ],

@@ -132,6 +132,8 @@ pub struct Distribution {
     pub components: Vec<String>,
     /// A mirror's address, without a slash at its end; `None`: the caller's default.
     pub mirror: Option<String>,
+    /// Public keys, ASCII-armoured, that may sign the mirror's index besides Debian's own.
+    pub signed_by: Option<String>,
     /// Whether the updates suite is used.
     pub updates: bool,
     /// Whether the security suite is used.

@@ -349,6 +349,29 @@ fn the_request_is_what_decides_about_packages() {
 }
 
 #[test]
+fn a_mirror_of_ones_own_may_be_signed_by_keys_beside_the_recipe() {
+    let keys = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxx\n-----END PGP PUBLIC KEY BLOCK-----\n";
+    let text = |distribution: &str| format!("name: web\ndistribution: {{{distribution}}}\n");
+    let mirror = "mirror: 'http://own.example/debian', signed_by: own.asc";
+    let recipe = recipe(&[("recipe.yaml", &text(mirror)), ("own.asc", keys)], &[]);
+    assert_eq!(recipe.distribution.signed_by.as_deref(), Some(keys));
+    for (distribution, content, told) in [
+        ("signed_by: own.asc", keys, "name the mirror that these keys sign"),
+        (mirror, "no key", "`own.asc` is no file of public keys"),
+        ("mirror: 'http://own.example/debian', signed_by: ../own.asc", keys, "outside the recipe's folder"),
+        (
+            "mirror: 'http://own.example/debian', signed_by: other.asc",
+            keys,
+            "cannot find the source `other.asc`",
+        ),
+    ] {
+        let files = [("recipe.yaml", &*text(distribution)), ("own.asc", content)];
+        let problems = read(&files, &[]).unwrap_err().to_string();
+        assert!(problems.contains(told), "{problems}");
+    }
+}
+
+#[test]
 fn messages_are_json_too() {
     let error = read(&[("recipe.yaml", "name: web\npakages: []\n")], &[]).unwrap_err();
     let json = error.to_json();

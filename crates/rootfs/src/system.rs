@@ -67,6 +67,9 @@ pub(crate) fn configure(recipe: &Recipe, boot: &Boot, additions: &mut Additions<
     }
     if additions.root.exists(b"etc/apt")? {
         additions.text("/etc/apt/sources.list.d/debian.sources", &sources(recipe), 0o644, "distribution")?;
+        if let Some(keys) = &recipe.distribution.signed_by {
+            additions.text(MIRROR_KEYS, keys, 0o644, "distribution")?;
+        }
     }
     if additions.root.exists(b"etc/grub.d")? {
         additions.text(
@@ -134,6 +137,9 @@ fn fstab(boot: &Boot) -> String {
     text
 }
 
+/// Where an image keeps the keys of a recipe's own mirror.
+const MIRROR_KEYS: &str = "/etc/apt/keyrings/mirror.asc";
+
 fn sources(recipe: &Recipe) -> String {
     let distribution = &recipe.distribution;
     let suite = &distribution.suite;
@@ -144,8 +150,11 @@ fn sources(recipe: &Recipe) -> String {
     let components = distribution.components.join(" ");
     let signed = "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg";
     let mirror = distribution.mirror.as_deref().unwrap_or(MIRROR);
-    let mut text =
-        format!("Types: deb\nURIs: {mirror}\nSuites: {suites}\nComponents: {components}\n{signed}\n");
+    let by = match distribution.signed_by {
+        Some(_) => format!("Signed-By: {MIRROR_KEYS}"),
+        None => signed.to_owned(),
+    };
+    let mut text = format!("Types: deb\nURIs: {mirror}\nSuites: {suites}\nComponents: {components}\n{by}\n");
     if distribution.security {
         let _ = write!(
             text,

@@ -16,6 +16,7 @@ impl Decoder<'_> {
             suite: "trixie".to_owned(),
             components: vec!["main".to_owned()],
             mirror: None,
+            signed_by: None,
             updates: true,
             security: true,
         };
@@ -63,9 +64,45 @@ impl Decoder<'_> {
                 ),
             }
         }
+        if let Some((text, span)) = self.text(node, "signed_by") {
+            distribution.signed_by = self.keys(&text, &span);
+            if distribution.mirror.is_none() {
+                self.error(
+                    Code::Mirror,
+                    &span,
+                    "keys without a mirror",
+                    "Debian's own mirrors are signed by keys that the program knows",
+                    "name the mirror that these keys sign: `mirror: http://…`, or take the line away",
+                );
+            }
+        }
         distribution.updates = self.truth(node, "updates").unwrap_or(true);
         distribution.security = self.truth(node, "security").unwrap_or(true);
         distribution
+    }
+
+    /// The text of a file of public keys.
+    fn keys(&mut self, text: &str, span: &Span) -> Option<String> {
+        const LARGEST: u64 = 1 << 20;
+        let path = self.source(text, span, false)?;
+        let read =
+            std::fs::metadata(&path).and_then(|found| match found.is_file() && found.len() <= LARGEST {
+                true => std::fs::read_to_string(&path),
+                false => Err(std::io::ErrorKind::InvalidData.into()),
+            });
+        match read {
+            Ok(keys) if keys.trim_start().starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----") => Some(keys),
+            _ => {
+                self.error(
+                    Code::Source,
+                    span,
+                    format!("`{text}` is no file of public keys"),
+                    "",
+                    "write the keys with `gpg --export --armor`; the file begins with -----BEGIN PGP PUBLIC KEY BLOCK-----",
+                );
+                None
+            }
+        }
     }
 
     /// The kernel, and where the recipe names it.

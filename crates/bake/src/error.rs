@@ -101,6 +101,27 @@ pub enum Error {
     /// The disk could not be laid out.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// The mirror has an older state of the distribution than the lock.
+    #[error(
+        "{}: written when {suite} was of {}, but {uri} has it as of {}: the mirror is behind, was set back, or somebody \
+         withholds updates. Try again later, or use another mirror (distribution.mirror, or BAKEHOUSE_DEBIAN_MIRROR); if the \
+         older one is meant, remove the lock",
+        path.display(),
+        debian::show_time(*locked),
+        debian::show_time(*found)
+    )]
+    Behind {
+        /// The lock's file.
+        path: PathBuf,
+        /// The suite.
+        suite: String,
+        /// The mirror.
+        uri: String,
+        /// The Date of the index that the lock was written from.
+        locked: i64,
+        /// The Date of the mirror's.
+        found: i64,
+    },
     /// Another bake writes to the same folder.
     #[error("{}: another bake is writing here: wait for its end, or name another folder with --out", path.display())]
     OutputsInUse {
@@ -168,6 +189,7 @@ impl Error {
             | Self::Unfit { .. }
             | Self::Registration { .. }
             | Self::Solve { .. }
+            | Self::Keys(_)
             | Self::NotBaked { .. } => true,
             Self::FileSystem { source, .. } => {
                 matches!(

@@ -81,7 +81,8 @@ impl Context<'_> {
             updates: recipe.distribution.updates,
             security: recipe.distribution.security,
         });
-        self.universe_of(mirrors, suite, components, switches, architecture)
+        let own_keys = recipe.and_then(|recipe| recipe.distribution.signed_by.as_deref());
+        self.universe_of(mirrors, suite, components, switches, own_keys, architecture)
     }
 
     fn universe_of(
@@ -90,6 +91,7 @@ impl Context<'_> {
         suite: &str,
         components: &[String],
         switches: Switches,
+        own_keys: Option<&str>,
         architecture: &str,
     ) -> Result<(Universe, Vec<SourceInfo>), Error> {
         let mut repositories = mirrors.repositories(suite, components);
@@ -98,7 +100,11 @@ impl Context<'_> {
             "security" => switches.security,
             _ => true,
         });
-        let options = LoadOptions { now: self.now, keys: KeyRing::debian()? };
+        let mut keys = KeyRing::debian()?;
+        if let Some(own) = own_keys {
+            keys.add("the keys of distribution.signed_by", own.as_bytes())?;
+        }
+        let options = LoadOptions { now: self.now, keys };
         let progress = Downloads::new(self.report, None, "of package indexes");
         Ok(Universe::load(&repositories, architecture, &self.downloads()?, &options, &progress)?)
     }
@@ -211,7 +217,9 @@ pub(crate) fn resolve(
     if mode != LockMode::Update && old.is_some() && pins.is_none() {
         context.report.line("lock: the recipe names other repositories now; nothing stays pinned");
     }
-    let lock = write_anew(&recipes, pins, &mirrors, context)?;
+    // Another suite's dates say nothing.
+    let before = old.as_ref().filter(|lock| same_repositories(lock, first)).map(|lock| (path, lock));
+    let lock = write_anew(&recipes, pins, before, &mirrors, context)?;
     for line in old.iter().flat_map(|old| changes(old, &lock)) {
         context.report.line(&line);
     }
@@ -253,6 +261,7 @@ fn check_writers(lock: &Lock, path: &Path, mode: LockMode) -> Result<(), Error> 
 fn write_anew(
     recipes: &[Recipe],
     pins: Option<&Lock>,
+    before: Option<(&Path, &Lock)>,
     mirrors: &Mirrors,
     context: &Context<'_>,
 ) -> Result<Lock, Error> {
@@ -265,6 +274,13 @@ fn write_anew(
         ));
         let suite = &recipe.distribution.suite;
         let (mut universe, infos) = context.universe(mirrors, suite, Some(recipe), recipe.arch.debian())?;
+        for info in &infos {
+            let seen = before.and_then(|(path, lock)| Some((path, newest(lock, info)?)));
+            if let Some((path, locked)) = seen.filter(|(_, locked)| *locked > info.date) {
+                let (suite, uri) = (info.suite.clone(), info.uri.clone());
+                return Err(Error::Behind { path: path.to_owned(), suite, uri, locked, found: info.date });
+            }
+        }
         let pinned = match pins.and_then(|lock| lock.for_arch(recipe.arch).map(|locked| (lock, locked))) {
             Some((lock, locked)) => pin(&mut universe, lock, locked, mirrors, context)?,
             None => Vec::new(),
@@ -291,6 +307,13 @@ fn write_anew(
     let time = sources.iter().map(|source| source.date).max().unwrap_or(0);
     let writers = WRITERS.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
     Ok(Lock { writers, time, sources, archs })
+}
+
+/// The newest Date that a lock has of a suite.
+fn newest(lock: &Lock, info: &SourceInfo) -> Option<i64> {
+    let same =
+        lock.sources.iter().filter(|source| source.role == role(&info.role) && source.suite == info.suite);
+    same.map(|source| source.date).max()
 }
 
 /// Makes sure that the universe knows every pinned package, and names them for the solver.
@@ -367,8 +390,10 @@ fn find_elsewhere(
         let mut known = known.borrow_mut();
         let universe = known.entry((suite, arch)).or_insert_with(|| {
             let components = COMPONENTS.map(str::to_owned);
-            let switches = Switches { updates: true, security: true };
-            Some(context.universe_of(mirrors, suite, &components, switches, arch.debian()).ok()?.0)
+            let switches = Switches { updates: distribution.updates, security: distribution.security };
+            let own_keys = distribution.signed_by.as_deref();
+            let universe = context.universe_of(mirrors, suite, &components, switches, own_keys, arch.debian());
+            Some(universe.ok()?.0)
         });
         let universe = universe.as_ref()?;
         let id = *universe.versions_of(name).first()?;

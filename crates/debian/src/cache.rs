@@ -104,6 +104,32 @@ impl Cache {
         self.folder.join("incoming")
     }
 
+    /// Where a note with this name is, or would be: something small that is worth remembering and is no content.
+    pub fn note_path(&self, name: Digest) -> PathBuf {
+        self.folder.join("notes").join(name.to_hex())
+    }
+
+    /// The bytes of a note. It may be damaged: whoever reads it must be able to tell.
+    pub fn note(&self, name: Digest) -> Option<Vec<u8>> {
+        fs::read(self.note_path(name)).ok()
+    }
+
+    /// Writes a note, in place of an earlier one of that name.
+    pub fn put_note(&self, name: Digest, bytes: &[u8]) -> Result<(), CacheError> {
+        let path = self.note_path(name);
+        let folder = self.folder.join("notes");
+        fs::create_dir_all(&folder).map_err(|error| CacheError {
+            path: folder,
+            action: "cannot make the folder",
+            error,
+        })?;
+        let mut incoming = self.begin()?;
+        let fail = |action, error| CacheError { path: path.clone(), action, error };
+        incoming.file().write_all(bytes).map_err(|error| fail("cannot be written", error))?;
+        incoming.file.persist(&path).map_err(|error| fail("cannot be put in its place", error.error))?;
+        Ok(())
+    }
+
     /// Where the file with this hash is, or would be.
     pub fn path(&self, sha256: Digest) -> PathBuf {
         self.by_hash().join(sha256.to_hex())

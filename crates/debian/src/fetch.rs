@@ -4,14 +4,46 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block::{Digest, Hasher};
 
 use crate::cache::{Cache, CacheError};
 
-/// Attempts for one address before it is given up.
+/// Attempts in a row that bring nothing new before an address is given up.
 const ATTEMPTS: u32 = 4;
+
+/// How patient a [`Fetcher`] is with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Until an answer begins.
+    pub answer: Duration,
+    /// Between two pieces of an answer.
+    pub silence: Duration,
+    /// Over this long at least [`Limits::LEAST`] bytes must come: a server that drips is as good as silent.
+    pub window: Duration,
+    /// Before the second attempt; doubled before each further one.
+    pub pause: Duration,
+}
+
+impl Limits {
+    /// Bytes that must come in each window.
+    pub const LEAST: u64 = 16 * 1024;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(20),
+            answer: Duration::from_secs(60),
+            silence: Duration::from_secs(30),
+            window: Duration::from_secs(60),
+            pause: Duration::from_millis(700),
+        }
+    }
+}
 
 /// Who wants to know how downloads go. Called from several threads at once.
 pub trait Progress: Sync {
@@ -76,7 +108,8 @@ pub enum FetchError {
     },
     /// The server or the way to it fails.
     #[error(
-        "{url}: cannot be fetched, after {attempts} attempts: {what}. Is the network up, and the mirror right?"
+        "{url}: cannot be fetched, after {attempts} attempts: {what}. Is the network up, and the mirror right? Another one \
+         can be named in BAKEHOUSE_DEBIAN_MIRROR or in the recipe (distribution.mirror)"
     )]
     Failed {
         /// The address.
@@ -147,7 +180,7 @@ fn advice(status: u16) -> &'static str {
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     agent: ureq::Agent,
-    pause: Duration,
+    limits: Limits,
 }
 
 impl Default for Fetcher {
@@ -162,6 +195,8 @@ enum Attempt {
     Missing(u16),
     Refused(u16),
     Retry(String),
+    /// It broke off, but brought bytes that were not there before.
+    Further(String),
     TooLong,
     /// This machine fails, whatever the server does.
     Local(CacheError),
@@ -170,18 +205,23 @@ enum Attempt {
 impl Fetcher {
     /// A fetcher; a proxy is taken from the environment (`http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`).
     pub fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    /// The same with another patience.
+    pub fn with_limits(limits: Limits) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .user_agent(concat!("bakehouse/", env!("CARGO_PKG_VERSION")))
             // Files are wanted as they are: their hashes are over the compressed bytes.
             .accept_encoding("identity")
-            .timeout_connect(Some(Duration::from_secs(20)))
-            .timeout_recv_response(Some(Duration::from_secs(60)))
-            .timeout_per_read(Some(Duration::from_secs(30)))
+            .timeout_connect(Some(limits.connect))
+            .timeout_recv_response(Some(limits.answer))
+            .timeout_per_read(Some(limits.silence))
             .max_idle_connections(32)
             .max_idle_connections_per_host(16)
             .build();
-        Self { agent: config.into(), pause: Duration::from_millis(700) }
+        Self { agent: config.into(), limits }
     }
 
     /// A small file into memory, at most `limit` bytes.
@@ -205,13 +245,14 @@ impl Fetcher {
             bytes.clear();
             let response = match self.agent.get(url).call() {
                 Ok(response) => response,
-                Err(error) => return Attempt::Retry(error.to_string()),
+                Err(error) => return Attempt::Retry(words(&error)),
             };
             let status = response.status().as_u16();
             if status != 200 {
                 return refused(status);
             }
-            let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
+            let mut body =
+                Paced::new(response.into_body().into_with_config().limit(u64::MAX).reader(), self.limits);
             match body.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes) {
                 Ok(_) if bytes.len() as u64 > limit => Attempt::TooLong,
                 Ok(_) => Attempt::Done,
@@ -253,8 +294,15 @@ impl Fetcher {
             // What the server said of the file, so that two halves of different files are never put together.
             let mut tag = None;
             let mut fresh_start = 0;
+            let mut furthest = 0;
             let result = self.retry(url, progress, || {
-                let attempt = self.attempt(url, &mut sink, &mut tag);
+                let attempt = match self.attempt(url, &mut sink, &mut tag) {
+                    Attempt::Retry(reason) if sink.written > furthest => {
+                        furthest = sink.written;
+                        Attempt::Further(reason)
+                    }
+                    attempt => attempt,
+                };
                 // A whole file with the wrong hash is worth one more try from the start: a resumed or a stale one.
                 if matches!(attempt, Attempt::Done)
                     && sink.hasher.clone().finish() != sha256
@@ -301,7 +349,7 @@ impl Fetcher {
         };
         let response = match request.call() {
             Ok(response) => response,
-            Err(error) => return Attempt::Retry(error.to_string()),
+            Err(error) => return Attempt::Retry(words(&error)),
         };
         let header = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
@@ -328,7 +376,8 @@ impl Fetcher {
             }
             status => return refused(status),
         }
-        let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
+        let mut body =
+            Paced::new(response.into_body().into_with_config().limit(u64::MAX).reader(), self.limits);
         match sink.copy(&mut body) {
             Ok(()) if sink.written > sink.limit => Attempt::TooLong,
             Ok(()) if sink.written < sink.limit => {
@@ -346,22 +395,74 @@ impl Fetcher {
         progress: &dyn Progress,
         mut attempt: impl FnMut() -> Attempt,
     ) -> Result<(), FetchError> {
-        let mut what = String::new();
-        for round in 1..=ATTEMPTS {
-            match attempt() {
+        let mut failures = 0;
+        loop {
+            let reason = match attempt() {
                 Attempt::Done => return Ok(()),
                 Attempt::Missing(status) => return Err(FetchError::Missing { url: url.into(), status }),
                 Attempt::Refused(status) => return Err(FetchError::Refused { url: url.into(), status }),
                 Attempt::TooLong => return Err(FetchError::TooLong { url: url.into(), limit: 0 }),
                 Attempt::Local(error) => return Err(error.into()),
-                Attempt::Retry(reason) => what = reason,
+                Attempt::Retry(reason) => reason,
+                Attempt::Further(reason) => {
+                    failures = 0;
+                    reason
+                }
+            };
+            failures += 1;
+            if failures >= ATTEMPTS {
+                return Err(FetchError::Failed { url: url.into(), attempts: ATTEMPTS, what: reason });
             }
-            if round < ATTEMPTS {
-                progress.note(&format!("{url}: {what}; trying again"));
-                std::thread::sleep(self.pause * 2_u32.pow(round - 1));
-            }
+            progress.note(&format!("{url}: {reason}; trying again"));
+            std::thread::sleep(self.limits.pause * 2_u32.pow(failures - 1));
         }
-        Err(FetchError::Failed { url: url.into(), attempts: ATTEMPTS, what })
+    }
+}
+
+/// What went wrong on the way, in a person's words where the library's say little.
+fn words(error: &ureq::Error) -> String {
+    let text = error.to_string();
+    match error {
+        ureq::Error::Timeout(_) => format!("it does not answer in time ({text})"),
+        // A certificate counts for some years; a machine that believes in another decade refuses it.
+        _ if text.contains("ertificate") => format!("{text}; is this machine's clock right?"),
+        _ => text,
+    }
+}
+
+/// Passes bytes on as long as enough of them come.
+struct Paced<R> {
+    from: R,
+    limits: Limits,
+    since: Instant,
+    bytes: u64,
+}
+
+impl<R: Read> Paced<R> {
+    fn new(from: R, limits: Limits) -> Self {
+        Self { from, limits, since: Instant::now(), bytes: 0 }
+    }
+}
+
+impl<R: Read> Read for Paced<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.from.read(buffer).map_err(|error| {
+            // The library wraps its own error.
+            match error.to_string().contains("timeout") || error.kind() == io::ErrorKind::TimedOut {
+                true => io::Error::other(format!("nothing came for {} s", self.limits.silence.as_secs_f32())),
+                false => error,
+            }
+        })?;
+        self.bytes += got as u64;
+        let elapsed = self.since.elapsed();
+        if got > 0 && elapsed >= self.limits.window {
+            if self.bytes < Limits::LEAST {
+                let (bytes, seconds) = (self.bytes, elapsed.as_secs_f32());
+                return Err(io::Error::other(format!("only {bytes} bytes came in {seconds:.0} s")));
+            }
+            (self.since, self.bytes) = (Instant::now(), 0);
+        }
+        Ok(got)
     }
 }
 

@@ -129,6 +129,16 @@ pub enum OpenPgpError {
     },
 }
 
+impl OpenPgpError {
+    /// Whether another date on this machine's clock might have made a signature good.
+    pub fn is_of_another_time(&self) -> bool {
+        let of_time = |problem: &SignatureProblem| {
+            matches!(problem.what, Flaw::Future { .. } | Flaw::SignatureExpired(_) | Flaw::KeyExpired(_))
+        };
+        matches!(self, Self::NoGoodSignature { problems, .. } if problems.iter().any(of_time))
+    }
+}
+
 fn list(problems: &[SignatureProblem]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
@@ -181,7 +191,8 @@ impl fmt::Display for SignatureProblem {
         write!(f, "key {}: ", self.key)?;
         match &self.what {
             Flaw::UnknownKey => f.write_str(
-                "not among the trusted keys. If this mirror is meant to be signed by it, name its key file in signed_by",
+                "not among the trusted keys. Use a mirror of Debian's own files, or name the file of the mirror's keys in \
+                 distribution.signed_by",
             ),
             Flaw::Wrong => f.write_str("the text is not what was signed: it was changed or cut off. Try again, or use another mirror"),
             Flaw::Kind => f.write_str("it is not a signature over a text"),
@@ -195,7 +206,7 @@ impl fmt::Display for SignatureProblem {
             ),
             Flaw::SignatureExpired(end) => write!(f, "the signature was good until {}", time::show(*end)),
             Flaw::KeyExpired(end) => {
-                write!(f, "the key expired at {}. A newer key is needed, or this machine's clock is wrong", time::show(*end))
+                write!(f, "the key expired at {}", time::show(*end))
             }
             Flaw::Revoked => f.write_str("its owner has revoked it"),
             Flaw::NotForSigning => f.write_str("it is not allowed to sign (key flags)"),

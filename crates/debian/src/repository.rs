@@ -64,7 +64,33 @@ pub enum RepositoryError {
     },
     /// The signature is no good.
     #[error(transparent)]
-    Signature(#[from] OpenPgpError),
+    Signature(OpenPgpError),
+    /// The signature, or its key, is of another time than this machine believes it is.
+    #[error("{error}\n{}", clock(*now))]
+    Clock {
+        /// What is wrong with the signatures.
+        error: OpenPgpError,
+        /// The time it was checked at.
+        now: i64,
+    },
+    /// The mirror gives an older index than before, and the newer one that was kept has expired.
+    #[error(
+        "{url}: dated {}, but this mirror gave one of {} before: it was set back, or somebody withholds updates. Use \
+         another mirror (distribution.mirror, or BAKEHOUSE_DEBIAN_MIRROR); if the older one is meant, remove {}",
+        time::show(*date),
+        time::show(*before),
+        note.display()
+    )]
+    Rollback {
+        /// The InRelease.
+        url: String,
+        /// Its Date.
+        date: i64,
+        /// The Date of the newest that was seen.
+        before: i64,
+        /// Where that one is kept.
+        note: PathBuf,
+    },
     /// Something signed cannot be read.
     #[error(transparent)]
     Syntax(#[from] ControlError),
@@ -76,25 +102,23 @@ pub enum RepositoryError {
     Cache(#[from] CacheError),
     /// The index has expired.
     #[error(
-        "{url}: expired at {}, it is {} now: the mirror is no longer updated, somebody withholds updates, \
-         or this machine's clock is wrong. Use another mirror",
+        "{url}: expired at {}: the mirror is no longer updated, or somebody withholds updates: use another mirror \
+         (distribution.mirror, or BAKEHOUSE_DEBIAN_MIRROR). {}",
         time::show(*until),
-        time::show(*now)
+        clock(*now)
     )]
     Expired {
         /// The InRelease.
         url: String,
         /// Its Valid-Until.
         until: i64,
+        /// Its Date.
+        date: i64,
         /// The time it was checked at.
         now: i64,
     },
     /// The index is from the future.
-    #[error(
-        "{url}: dated {}, but it is {} now: this machine's clock may be wrong",
-        time::show(*date),
-        time::show(*now)
-    )]
+    #[error("{url}: dated {}, which is still to come. {}", time::show(*date), clock(*now))]
     Future {
         /// The InRelease.
         url: String,
@@ -121,6 +145,15 @@ pub enum RepositoryError {
         /// What is missing.
         what: String,
     },
+}
+
+/// What to do when times do not fit.
+fn clock(now: i64) -> String {
+    format!(
+        "This machine's clock says {}: if that looks wrong, set it right (`timedatectl set-ntp true`, or `date -s`) and \
+         try again",
+        time::show(now)
+    )
 }
 
 struct Release {
@@ -152,7 +185,8 @@ impl Universe {
         progress: &dyn Progress,
     ) -> Result<(Self, Vec<SourceInfo>), RepositoryError> {
         let fetcher = Fetcher::new();
-        let releases = parallel(repositories, 4, |one| fetch_release(&fetcher, one, options, progress))?;
+        let releases =
+            parallel(repositories, 4, |one| fetch_release(&fetcher, one, cache, options, progress))?;
         let mut wanted = Vec::new();
         for release in &releases {
             wanted.extend(packages_files(release, architecture)?);
@@ -166,6 +200,7 @@ impl Universe {
 fn fetch_release(
     fetcher: &Fetcher,
     repository: &Repository,
+    cache: &Cache,
     options: &LoadOptions,
     progress: &dyn Progress,
 ) -> Result<Release, RepositoryError> {
@@ -189,7 +224,45 @@ fn fetch_release(
         }
         other => other?,
     };
-    let verified = options.keys.verify(&url, &bytes, options.now)?;
+    let release = read_release(repository, uri.clone(), base.clone(), &bytes, options)?;
+    // A mirror that goes back in time withholds updates, whoever makes it do so: the newest that it ever gave counts.
+    let note = Digest::of(url.as_bytes());
+    let kept = cache.note(note).map(|kept| read_release(repository, uri, base, &kept, options));
+    let (date, shown) = (release.info.date, time::show(release.info.date));
+    match kept {
+        Some(Ok(kept)) if kept.info.date > date => {
+            progress.note(&format!(
+                "{url}: the mirror gives an index of {shown}, older than the one of {} that it gave before; the newer one \
+                 counts (to go back, remove {})",
+                time::show(kept.info.date),
+                cache.note_path(note).display()
+            ));
+            return Ok(kept);
+        }
+        Some(Err(RepositoryError::Expired { date: before, .. })) if before > date => {
+            return Err(RepositoryError::Rollback { url, date, before, note: cache.note_path(note) });
+        }
+        Some(Ok(kept)) if kept.info.sha256 == release.info.sha256 => {}
+        // One that cannot be read any more, or is older, makes room.
+        _ => cache.put_note(note, &bytes)?,
+    }
+    Ok(release)
+}
+
+/// Reads an InRelease and checks all that can be checked of it alone.
+fn read_release(
+    repository: &Repository,
+    uri: String,
+    base: String,
+    bytes: &[u8],
+    options: &LoadOptions,
+) -> Result<Release, RepositoryError> {
+    let url = format!("{base}/InRelease");
+    let verified =
+        options.keys.verify(&url, bytes, options.now).map_err(|error| match error.is_of_another_time() {
+            true => RepositoryError::Clock { error, now: options.now },
+            false => RepositoryError::Signature(error),
+        })?;
     let fields = Paragraph::parse(&url, &verified.text)?;
     let incomplete = |what: String| RepositoryError::Incomplete { url: url.clone(), what };
     let names: Vec<&str> = ["Suite", "Codename"].iter().filter_map(|name| fields.get(name)).collect();
@@ -211,7 +284,7 @@ fn fetch_release(
     }
     match date("Valid-Until")? {
         Some(until) if until < now && !repository.valid_until_override => {
-            return Err(RepositoryError::Expired { url, until, now });
+            return Err(RepositoryError::Expired { url, until, date: signed, now });
         }
         _ => {}
     }
@@ -232,7 +305,7 @@ fn fetch_release(
             suite: repository.suite.clone(),
             components: repository.components.clone(),
             date: signed,
-            sha256: Digest::of(&bytes),
+            sha256: Digest::of(bytes),
             uri,
             signed_by: verified.fingerprint,
         },

@@ -47,7 +47,7 @@ pub(crate) fn parse_release_date(text: &str) -> Option<i64> {
 }
 
 /// Writes a time for people: `2025-09-06 10:00:00 UTC`.
-pub(crate) fn show(seconds: i64) -> String {
+pub fn show(seconds: i64) -> String {
     let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
     let second = seconds.rem_euclid(86_400);
     format!(

@@ -1,7 +1,6 @@
 //! Repositories made for the test: signed by test keys, served from a folder or by a small HTTP server.
 
-mod keys;
+mod faults;
 mod repository;
-mod server;
 mod signatures;
 mod solving;

@@ -10,65 +10,33 @@ use debian::repository::{LoadOptions, RepositoryError, SourceInfo};
 use debian::universe::Universe;
 use debian::{DebianSource, KeyRing, PackageSource, Repository, Request, Version};
 
-use crate::keys::{NOW, TestKey, Wish};
-use crate::server::{Behaviour, Server};
+use crate::faults::Notes;
+use lying_mirror::{Archive, Behaviour, NOW, Server, compress};
 
-/// A repository in a folder, as a mirror would serve it.
-pub(crate) struct Archive {
-    pub(crate) folder: tempfile::TempDir,
-    key: TestKey,
+fn options(archive: &Archive, now: i64) -> LoadOptions {
+    let mut keys = KeyRing::empty();
+    keys.add("test", &archive.key.bytes()).unwrap();
+    LoadOptions { now, keys }
 }
 
-impl Archive {
-    pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), key: TestKey::new(&Wish::default()) }
-    }
+pub(crate) fn load_from(
+    archive: &Archive,
+    uri: &str,
+    now: i64,
+    cache: &Path,
+) -> Result<(Universe, Vec<SourceInfo>), RepositoryError> {
+    load_noting(archive, uri, now, cache, &Silent)
+}
 
-    fn path(&self, tail: &str) -> std::path::PathBuf {
-        self.folder.path().join(tail)
-    }
-
-    fn write(&self, tail: &str, bytes: &[u8]) {
-        fs::create_dir_all(self.path(tail).parent().unwrap()).unwrap();
-        fs::write(self.path(tail), bytes).unwrap();
-    }
-
-    fn uri(&self) -> String {
-        format!("file://{}", self.folder.path().display())
-    }
-
-    /// Writes a suite with one Packages file; `head` are the first fields of its Release.
-    fn suite(&self, suite: &str, head: &str, packages: &str) {
-        let (xz, gz) = (compress(packages, true), compress(packages, false));
-        let mut list = String::new();
-        for (ending, bytes) in [("", packages.as_bytes()), (".xz", &xz), (".gz", &gz)] {
-            let path = format!("main/binary-amd64/Packages{ending}");
-            list.push_str(&format!(" {} {} {path}\n", Digest::of(bytes), bytes.len()));
-            if !ending.is_empty() {
-                self.write(&format!("dists/{suite}/{path}"), bytes);
-                let by_hash = format!("dists/{suite}/main/binary-amd64/by-hash/SHA256/{}", Digest::of(bytes));
-                self.write(&by_hash, bytes);
-            }
-        }
-        let release = format!("{head}SHA256:\n{list}");
-        self.write(&format!("dists/{suite}/InRelease"), self.key.sign(&release).as_bytes());
-    }
-
-    fn options(&self, now: i64) -> LoadOptions {
-        let mut keys = KeyRing::empty();
-        keys.add("test", &self.key.bytes()).unwrap();
-        LoadOptions { now, keys }
-    }
-
-    fn load(
-        &self,
-        uri: &str,
-        now: i64,
-        cache: &Path,
-    ) -> Result<(Universe, Vec<SourceInfo>), RepositoryError> {
-        let cache = Cache::open(cache).unwrap();
-        Universe::load(&[repository(uri)], "amd64", &cache, &self.options(now), &Silent)
-    }
+pub(crate) fn load_noting(
+    archive: &Archive,
+    uri: &str,
+    now: i64,
+    cache: &Path,
+    progress: &dyn Progress,
+) -> Result<(Universe, Vec<SourceInfo>), RepositoryError> {
+    let cache = Cache::open(cache).unwrap();
+    Universe::load(&[repository(uri)], "amd64", &cache, &options(archive, now), progress)
 }
 
 fn repository(uri: &str) -> Repository {
@@ -82,23 +50,10 @@ fn repository(uri: &str) -> Repository {
     }
 }
 
-fn compress(text: &str, xz: bool) -> Vec<u8> {
-    use std::io::Read;
-    let mut out = Vec::new();
-    if xz {
-        liblzma::read::XzEncoder::new(text.as_bytes(), 1).read_to_end(&mut out).unwrap();
-    } else {
-        flate2::read::GzEncoder::new(text.as_bytes(), flate2::Compression::fast())
-            .read_to_end(&mut out)
-            .unwrap();
-    }
-    out
-}
-
-const HEAD: &str = "Suite: test\nCodename: testing-name\nDate: Sun, 01 Jun 2025 00:00:00 UTC\n\
+pub(crate) const HEAD: &str = "Suite: test\nCodename: testing-name\nDate: Sun, 01 Jun 2025 00:00:00 UTC\n\
     Valid-Until: Sun, 08 Jun 2025 00:00:00 UTC\nAcquire-By-Hash: yes\nComponents: updates/main\n";
 
-fn packages() -> String {
+pub(crate) fn packages() -> String {
     let hash = Digest::of(b"content of a");
     format!(
         "Package: a\nVersion: 1.0+b1-1\nArchitecture: amd64\nFilename: pool/a_1.0+b1-1_amd64.deb\nSize: 12\nSHA256: {hash}\n\
@@ -111,7 +66,7 @@ fn a_repository_is_read_from_a_folder_and_from_the_cache() {
     let archive = Archive::new();
     archive.suite("test", HEAD, &packages());
     let cache = tempfile::tempdir().unwrap();
-    let (universe, sources) = archive.load(&archive.uri(), NOW, cache.path()).unwrap();
+    let (universe, sources) = load_from(&archive, &archive.uri(), NOW, cache.path()).unwrap();
     assert_eq!(universe.names().into_iter().collect::<Vec<_>>(), ["a"]);
     let package = universe.package(universe.versions_of("a")[0]).unwrap();
     assert_eq!((package.filename.as_str(), package.size), ("pool/a_1.0+b1-1_amd64.deb", 12));
@@ -120,8 +75,8 @@ fn a_repository_is_read_from_a_folder_and_from_the_cache() {
     assert_eq!(sources[0].sha256, Digest::of(&fs::read(archive.path("dists/test/InRelease")).unwrap()));
     // The package list is kept: it need not be there a second time.
     fs::remove_dir_all(archive.path("dists/test/main")).unwrap();
-    archive.load(&archive.uri(), NOW, cache.path()).unwrap();
-    let error = archive.load(&archive.uri(), NOW, &cache.path().join("other")).unwrap_err();
+    load_from(&archive, &archive.uri(), NOW, cache.path()).unwrap();
+    let error = load_from(&archive, &archive.uri(), NOW, &cache.path().join("other")).unwrap_err();
     assert!(matches!(error, RepositoryError::Fetch(FetchError::Missing { .. })), "{error}");
 }
 
@@ -141,7 +96,7 @@ fn by_hash_comes_first_then_the_name_then_another_form() {
         .enumerate()
     {
         server.behaviour.lock().unwrap().hidden.clone_from(&hidden);
-        archive.load(&server.uri, NOW, &cache.path().join(number.to_string())).unwrap();
+        load_from(&archive, &server.uri, NOW, &cache.path().join(number.to_string())).unwrap();
         assert!(server.behaviour.lock().unwrap().asked.contains_key(&path), "{path}");
         hidden.push(path);
     }
@@ -153,14 +108,14 @@ fn expired_future_and_foreign_indices_are_refused() {
     let cache = tempfile::tempdir().unwrap();
     archive.suite("test", HEAD, &packages());
     let week = 7 * 86_400;
-    let load = |now| archive.load(&archive.uri(), now, cache.path());
+    let load = |now| load_from(&archive, &archive.uri(), now, cache.path());
     assert!(load(NOW + week).is_ok());
     let error = load(NOW + week + 1).unwrap_err();
     assert!(matches!(error, RepositoryError::Expired { until, .. } if until == NOW + week), "{error}");
     assert!(error.to_string().contains("expired at 2025-06-08 00:00:00 UTC"), "{error}");
     let frozen = Repository { valid_until_override: true, ..repository(&archive.uri()) };
     let kept = Cache::open(cache.path()).unwrap();
-    assert!(Universe::load(&[frozen], "amd64", &kept, &archive.options(NOW + 2 * week), &Silent).is_ok());
+    assert!(Universe::load(&[frozen], "amd64", &kept, &options(&archive, NOW + 2 * week), &Silent).is_ok());
     archive.suite("test", &HEAD.replace("01 Jun", "02 Jun"), &packages());
     assert!(matches!(load(NOW), Err(RepositoryError::Future { .. })));
     archive.suite("test", &HEAD.replace("Suite: test", "Suite: other"), &packages());
@@ -180,7 +135,7 @@ fn expired_future_and_foreign_indices_are_refused() {
     }
     let mut other = repository(&archive.uri());
     other.suite = "nowhere".into();
-    let error = Universe::load(&[other], "amd64", &kept, &archive.options(NOW), &Silent).unwrap_err();
+    let error = Universe::load(&[other], "amd64", &kept, &options(&archive, NOW), &Silent).unwrap_err();
     assert!(matches!(error, RepositoryError::NoSuite { .. }), "{error}");
 }
 
@@ -193,7 +148,7 @@ fn a_changed_package_list_is_refused() {
     archive.write(&format!("dists/test/main/binary-amd64/by-hash/SHA256/{good}"), &evil);
     archive.write("dists/test/main/binary-amd64/Packages.xz", &evil);
     let cache = tempfile::tempdir().unwrap();
-    let error = archive.load(&archive.uri(), NOW, cache.path()).unwrap_err();
+    let error = load_from(&archive, &archive.uri(), NOW, cache.path()).unwrap_err();
     assert!(matches!(error, RepositoryError::Fetch(FetchError::Mismatch(_))), "{error}");
 }
 
@@ -202,14 +157,14 @@ fn a_damaged_cache_is_fetched_anew() {
     let archive = Archive::new();
     archive.suite("test", HEAD, &packages());
     let cache = tempfile::tempdir().unwrap();
-    archive.load(&archive.uri(), NOW, cache.path()).unwrap();
+    load_from(&archive, &archive.uri(), NOW, cache.path()).unwrap();
     let plain = cache.path().join("by-hash/sha256").join(Digest::of(packages().as_bytes()).to_hex());
     fs::write(&plain, packages().replace("Package: a", "Package: e")).unwrap();
-    let (universe, _) = archive.load(&archive.uri(), NOW, cache.path()).unwrap();
+    let (universe, _) = load_from(&archive, &archive.uri(), NOW, cache.path()).unwrap();
     assert_eq!(universe.names().into_iter().collect::<Vec<_>>(), ["a"]);
 }
 
-fn big() -> Vec<u8> {
+pub(crate) fn big() -> Vec<u8> {
     (0..300_000_u32).flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 7).to_le_bytes()).collect()
 }
 
@@ -263,19 +218,6 @@ fn a_server_in_trouble_is_asked_again_and_wrong_bytes_are_not_kept() {
     assert!(matches!(strange, FetchError::Scheme { .. }), "{strange}");
 }
 
-/// Remembers what was noted.
-#[derive(Default)]
-struct Notes(std::sync::Mutex<Vec<String>>);
-
-impl Progress for Notes {
-    fn started(&self, _what: &str, _bytes: Option<u64>) {}
-    fn advanced(&self, _bytes: u64) {}
-    fn finished(&self, _what: &str) {}
-    fn note(&self, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
-    }
-}
-
 #[test]
 fn a_cache_that_cannot_be_written_is_no_fault_of_a_mirror() {
     let folder = tempfile::tempdir().unwrap();
@@ -306,7 +248,7 @@ fn a_server_that_refuses_is_not_one_that_lacks() {
         let cache = Cache::open(&cache_folder.path().join("indexes")).unwrap();
         let repository = Repository { fallback, ..repository(&server.uri) };
         let loaded =
-            Universe::load(&[repository], "amd64", &cache, &archive.options(NOW), &Silent).map(|_| ());
+            Universe::load(&[repository], "amd64", &cache, &options(&archive, NOW), &Silent).map(|_| ());
         loaded.map_err(|error| error.to_string().replace(&server.uri, "MIRROR"))
     };
     let message = |status| load(vec![status], None).unwrap_err();
@@ -331,7 +273,7 @@ fn a_server_that_refuses_is_not_one_that_lacks() {
         format!("dists/test/main/binary-amd64/by-hash/SHA256/{}", Digest::of(&compress(&packages(), true)));
     let server =
         Server::start(archive.folder.path(), Behaviour { refused: vec![by_hash], ..Behaviour::default() });
-    archive.load(&server.uri, NOW, &cache_folder.path().join("indexes")).unwrap();
+    load_from(&archive, &server.uri, NOW, &cache_folder.path().join("indexes")).unwrap();
 
     // A package that one archive refuses may be had from another; else the refusal is what is told.
     archive.write("pool/a.deb", b"a");
@@ -436,21 +378,7 @@ fn a_broken_package_list_is_an_error_with_its_line() {
 
 /// A .deb with these fields and no files.
 fn deb(fields: &str) -> Vec<u8> {
-    let mut control = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(fields.len() as u64);
-    header.set_mode(0o644);
-    control.append_data(&mut header, "./control", fields.as_bytes()).unwrap();
-    let control = control.into_inner().unwrap();
-    let data = tar::Builder::new(Vec::new()).into_inner().unwrap();
-    let mut deb = b"!<arch>\n".to_vec();
-    for (name, bytes) in [("debian-binary", &b"2.0\n"[..]), ("control.tar", &control), ("data.tar", &data)] {
-        deb.extend(
-            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).bytes(),
-        );
-        deb.extend(bytes);
-    }
-    deb
+    lying_mirror::deb(fields, &[])
 }
 
 #[test]
@@ -476,7 +404,7 @@ fn a_lock_is_added_to_although_the_repository_has_moved_on() {
     let cache_folder = tempfile::tempdir().unwrap();
     let cache = Cache::open(cache_folder.path()).unwrap();
     let (universe, sources) =
-        Universe::load(&[repository(&archive.uri())], "amd64", &cache, &archive.options(NOW), &Silent)
+        Universe::load(&[repository(&archive.uri())], "amd64", &cache, &options(&archive, NOW), &Silent)
             .unwrap();
     let mut source = DebianSource::new(universe, sources, mirrors, &cache);
     let gone = source.keep(&locked, &Silent).unwrap_err();

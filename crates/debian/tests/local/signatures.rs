@@ -6,7 +6,7 @@ use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{SignatureType, SubpacketData};
 use pgp::types::Duration;
 
-use crate::keys::{CREATED, NOW, SubkeyWish, TestKey, Wish, sign_by_all};
+use lying_mirror::{CREATED, NOW, SubkeyWish, TestKey, Wish, sign_by_all};
 
 const TEXT: &str = "Origin: Test\n- a dash\n-----not armour\nSuite: test\n\nthe end\n";
 

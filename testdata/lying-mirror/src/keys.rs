@@ -14,29 +14,40 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 /// When test keys are made: 2025-01-01.
-pub(crate) const CREATED: i64 = 1_735_689_600;
+pub const CREATED: i64 = 1_735_689_600;
 /// When test signatures are made and, unless the test says otherwise, checked: 2025-06-01.
-pub(crate) const NOW: i64 = 1_748_736_000;
+pub const NOW: i64 = 1_748_736_000;
 
 /// What a test key is like.
 #[derive(Clone)]
-pub(crate) struct Wish {
-    pub(crate) seed: u64,
-    pub(crate) kind: KeyType,
+pub struct Wish {
+    /// What the key follows from.
+    pub seed: u64,
+    /// Its algorithm.
+    pub kind: KeyType,
     /// Seconds after its creation at which the key expires.
-    pub(crate) lifetime: Option<u32>,
-    pub(crate) may_sign: bool,
-    pub(crate) revoked: bool,
-    pub(crate) binding_hash: HashAlgorithm,
-    pub(crate) subkey: Option<SubkeyWish>,
+    pub lifetime: Option<u32>,
+    /// Whether its flags let it sign.
+    pub may_sign: bool,
+    /// Whether its owner has revoked it.
+    pub revoked: bool,
+    /// The hash of the signatures that bind it.
+    pub binding_hash: HashAlgorithm,
+    /// A subkey that signs in its place.
+    pub subkey: Option<SubkeyWish>,
 }
 
+/// What a subkey is like.
 #[derive(Clone)]
-pub(crate) struct SubkeyWish {
-    pub(crate) lifetime: Option<u32>,
-    pub(crate) may_sign: bool,
-    pub(crate) revoked: bool,
-    pub(crate) back_signature: bool,
+pub struct SubkeyWish {
+    /// Seconds after its creation at which it expires.
+    pub lifetime: Option<u32>,
+    /// Whether its flags let it sign.
+    pub may_sign: bool,
+    /// Whether its owner has revoked it.
+    pub revoked: bool,
+    /// Whether it agrees to belong to the primary key.
+    pub back_signature: bool,
 }
 
 impl Default for Wish {
@@ -59,9 +70,11 @@ impl Default for SubkeyWish {
     }
 }
 
-pub(crate) struct TestKey {
+/// A key with everything about it chosen by the test.
+pub struct TestKey {
     secret: SignedSecretKey,
-    pub(crate) public: SignedPublicKey,
+    /// The public half.
+    pub public: SignedPublicKey,
 }
 
 fn time(seconds: i64) -> Timestamp {
@@ -100,7 +113,8 @@ fn revocation() -> Vec<SubpacketData> {
 }
 
 impl TestKey {
-    pub(crate) fn new(wish: &Wish) -> Self {
+    /// Makes it; the same wish gives the same key.
+    pub fn new(wish: &Wish) -> Self {
         let mut builder = SecretKeyParamsBuilder::default();
         builder.key_type(wish.kind.clone()).can_certify(true).can_sign(true).created_at(time(CREATED));
         builder.primary_user_id("Test <test@example.org>".into());
@@ -165,11 +179,12 @@ impl TestKey {
     }
 
     /// The public key as a file would hold it.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         self.public.to_bytes().unwrap()
     }
 
-    pub(crate) fn armored(&self) -> String {
+    /// The public key in ASCII armour.
+    pub fn armored(&self) -> String {
         self.public.to_armored_string(ArmorOptions::default()).unwrap()
     }
 
@@ -196,7 +211,7 @@ impl TestKey {
     }
 
     /// A clear-signed text, with everything about the signature chosen.
-    pub(crate) fn sign_as(
+    pub fn sign_as(
         &self,
         text: &str,
         kind: SignatureType,
@@ -208,8 +223,13 @@ impl TestKey {
     }
 
     /// A clear-signed text with an ordinary, good signature made at [`NOW`].
-    pub(crate) fn sign(&self, text: &str) -> String {
-        self.sign_as(text, SignatureType::Text, HashAlgorithm::Sha512, NOW, Vec::new())
+    pub fn sign(&self, text: &str) -> String {
+        self.sign_at(text, NOW)
+    }
+
+    /// A clear-signed text with an ordinary, good signature made at a time.
+    pub fn sign_at(&self, text: &str, made: i64) -> String {
+        self.sign_as(text, SignatureType::Text, HashAlgorithm::Sha512, made, Vec::new())
     }
 }
 
@@ -219,7 +239,7 @@ fn sign_with(text: &str, signatures: impl FnOnce(&str) -> Vec<Signature>) -> Str
 }
 
 /// A text signed by several keys.
-pub(crate) fn sign_by_all(keys: &[&TestKey], text: &str) -> String {
+pub fn sign_by_all(keys: &[&TestKey], text: &str) -> String {
     sign_with(text, |normal| {
         let sign = |key: &&TestKey| {
             key.signature(normal, SignatureType::Text, HashAlgorithm::Sha256, NOW, Vec::new())

@@ -166,9 +166,10 @@ pub fn architectures(recipe: &Path, set: &[(String, String)]) -> Result<Vec<Arch
 /// is an error, and then the folder of outputs is as it was before.
 pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let Ingredients { recipe, lock, lock_path, files, foreign } = fetch(request, stages)?;
-    let mut outputs = Outputs::open(request.out.clone().unwrap_or_else(|| default_out(&recipe)))?;
-
     let work = WorkFolder::new(&request.cache, "bake")?;
+    let out = request.out.clone().unwrap_or_else(|| default_out(&recipe));
+    let mut outputs = Outputs::open(out, &work)?;
+
     let built = build_root(&recipe, &files, foreign.as_ref(), &lock, work.path(), request.explain, stages)
         .map_err(|error| with_shell(error, request))?;
     stages.run("lint", |_| lint::examine(&recipe, &built, stages.report()))?;
@@ -206,6 +207,18 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     // It cannot fail: what stays behind is in the cache, where it does no harm.
     let _ = tidy.join();
     Ok(Baked { manifest, out, checks })
+}
+
+/// Takes away what processes that were killed left behind: in the cache, and in folders of outputs that they wrote to. What
+/// others are at work on stays. What cannot be removed is left for another time.
+pub fn sweep(cache: &Path) {
+    work::sweep(&cache.join("work"));
+    ["tools", "native"].into_iter().for_each(|folder| tools::sweep(&cache.join(folder)));
+    let downloads = cache.join("downloads");
+    if downloads.is_dir() {
+        // It sweeps when it is opened.
+        let _ = debian::Cache::open(&downloads);
+    }
 }
 
 /// Every volume as a disk, in the recipe's order; `None` for one that starts blank.

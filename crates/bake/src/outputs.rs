@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::check::CHECKS;
+use crate::work::WorkFolder;
 use crate::{Error, MANIFEST};
 
 /// How the folder begins in which outputs are made, beside the place where they go.
@@ -20,7 +21,9 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    pub(crate) fn open(folder: PathBuf) -> Result<Self, Error> {
+    /// Opens the folder. `work` is told of what is made, so that it is taken away when this process cannot.
+    pub(crate) fn open(folder: PathBuf, work: &WorkFolder) -> Result<Self, Error> {
+        let absolute = std::path::absolute(&folder).map_err(Error::io(&folder, "cannot be found"))?;
         fs::create_dir_all(&folder).map_err(Error::io(&folder, "cannot be made a folder for the outputs"))?;
         let held = File::open(&folder).map_err(Error::io(&folder, "cannot be opened"))?;
         if let Err(fs::TryLockError::WouldBlock) = held.try_lock() {
@@ -32,7 +35,9 @@ impl Outputs {
                 let _ = fs::remove_dir_all(left.path());
             }
         }
-        let making = folder.join(format!("{MAKING}{}", std::process::id()));
+        let name = format!("{MAKING}{}", std::process::id());
+        work.note(&absolute.join(&name))?;
+        let making = folder.join(name);
         fs::create_dir(&making).map_err(Error::io(&folder, "outputs cannot be written here"))?;
         Ok(Self { folder, making, names: Vec::new(), _held: held })
     }
@@ -71,6 +76,18 @@ impl Outputs {
     }
 }
 
+/// Removes what an ended process was making, unless somebody else is at work beside it.
+pub(crate) fn remove_left(making: &Path) {
+    let is_ours =
+        making.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(MAKING.as_bytes()));
+    let Some(folder) = making.parent().filter(|_| is_ours && making.is_absolute()) else { return };
+    if File::open(folder).is_ok_and(|held| held.try_lock().is_ok()) {
+        // What cannot be removed goes when the next bake writes here.
+        let _ = fs::remove_dir_all(making);
+        let _ = fs::remove_dir(folder);
+    }
+}
+
 /// What an earlier bake and its checks left in a folder: nothing when it holds no manifest.
 fn earlier(folder: &Path) -> Vec<String> {
     let Ok(text) = fs::read(folder.join(MANIFEST)) else { return Vec::new() };
@@ -106,25 +123,26 @@ mod tests {
     fn outputs_appear_together_and_what_is_left_over_goes() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("out");
-        let mut outputs = Outputs::open(folder.clone()).unwrap();
+        let work = WorkFolder::new(&parent.path().join("cache"), "bake").unwrap();
+        let mut outputs = Outputs::open(folder.clone(), &work).unwrap();
         let first = r#"{"volumes": [{"raw": "xvdf.raw", "vmdk": null}, {"raw": "../escape.raw"}]}"#;
         outputs.text(MANIFEST, first).unwrap();
         outputs.text("xvdf.raw", "1").unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        assert!(matches!(Outputs::open(folder.clone()), Err(Error::OutputsInUse { .. })));
+        assert!(matches!(Outputs::open(folder.clone(), &work), Err(Error::OutputsInUse { .. })));
         outputs.finish().unwrap();
         for name in ["notes.log", "other.raw", "console-bios.log", CHECKS] {
             fs::write(folder.join(name), "").unwrap();
         }
 
-        let mut outputs = Outputs::open(folder.clone()).unwrap();
+        let mut outputs = Outputs::open(folder.clone(), &work).unwrap();
         outputs.text("xvda.raw", "2").unwrap();
         outputs.text(MANIFEST, "2").unwrap();
         drop(outputs);
         assert_eq!(fs::read(folder.join(MANIFEST)).unwrap(), first.as_bytes());
         fs::create_dir(folder.join(".bakehouse-1")).unwrap();
 
-        let mut outputs = Outputs::open(folder.clone()).unwrap();
+        let mut outputs = Outputs::open(folder.clone(), &work).unwrap();
         outputs.text(MANIFEST, "2").unwrap();
         outputs.text("xvda.raw", "2").unwrap();
         outputs.finish().unwrap();
@@ -138,7 +156,8 @@ mod tests {
     fn a_folder_that_was_made_and_stayed_empty_goes() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("out");
-        drop(Outputs::open(folder.clone()).unwrap());
+        let work = WorkFolder::new(&parent.path().join("cache"), "bake").unwrap();
+        drop(Outputs::open(folder.clone(), &work).unwrap());
         assert!(!folder.exists());
     }
 }

@@ -671,6 +671,10 @@ pub struct ToolPackages<'a> {
 }
 
 impl Provider for ToolPackages<'_> {
+    fn note(&self, text: &str) {
+        self.report.line(text);
+    }
+
     fn fetch(&self, packages: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
         let context = Context { cache: self.cache, now: self.now, mirror: self.mirror, report: self.report };
         let mirrors = context.mirrors(None, tools::SUITE);

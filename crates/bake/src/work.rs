@@ -1,11 +1,16 @@
 //! Folders for work in progress, in the cache.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::{Error, outputs};
+
+/// Longer than any path that the system takes.
+const LONGEST_PATH: u64 = 8192;
 
 /// A folder that goes when the work does. While it is in use its lock file, beside it, is held; the kernel lets go of
 /// the lock when a process ends in whatever way, so that what an ended process left behind is known and swept.
@@ -25,7 +30,13 @@ impl WorkFolder {
         loop {
             let name = format!("{kind}-{}-{number}", std::process::id());
             let (path, lock) = (parent.join(&name), parent.join(format!("{name}.lock")));
-            let held = File::create(&lock).map_err(Error::io(&lock, "cannot be made"))?;
+            let mut options = File::options();
+            let held = options
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&lock)
+                .map_err(Error::io(&lock, "cannot be made"))?;
             // Another process may have swept the file away before it was locked.
             let locked = held.try_lock().is_ok() && is_at(&held, &lock);
             // Nobody else may start an image's programs.
@@ -37,6 +48,13 @@ impl WorkFolder {
             }
             number += 1;
         }
+    }
+
+    /// Writes down that outputs are made in `making`, so that whoever sweeps this folder takes that one away too.
+    pub(crate) fn note(&self, making: &Path) -> Result<(), Error> {
+        let path = making.as_os_str().as_bytes();
+        let written = self.held.set_len(0).and_then(|()| self.held.write_all_at(path, 0));
+        written.map_err(Error::io(&self.lock, "cannot be written"))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -54,7 +72,7 @@ impl Drop for WorkFolder {
 }
 
 /// Removes what ended processes left. What cannot be removed is left for another time.
-fn sweep(parent: &Path) {
+pub(crate) fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let lock = entry.path();
         if lock.extension().is_none_or(|extension| extension != "lock") {
@@ -63,6 +81,10 @@ fn sweep(parent: &Path) {
         let Ok(file) = File::open(&lock) else { continue };
         // The lock is held until both are gone, so that nobody begins to work there meanwhile.
         if file.try_lock().is_ok() && is_at(&file, &lock) {
+            let mut making = Vec::new();
+            if (&file).take(LONGEST_PATH).read_to_end(&mut making).is_ok() && !making.is_empty() {
+                outputs::remove_left(Path::new(OsStr::from_bytes(&making)));
+            }
             let _ = fs::remove_dir_all(lock.with_extension(""));
             let _ = fs::remove_file(&lock);
         }
@@ -86,8 +108,13 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let parent = cache.path().join("work");
         fs::create_dir_all(parent.join("bake-1-0/root")).unwrap();
-        fs::write(parent.join("bake-1-0.lock"), []).unwrap();
+        let out = cache.path().join("out");
+        fs::create_dir_all(out.join(".bakehouse-1/x")).unwrap();
+        fs::write(parent.join("bake-1-0.lock"), out.join(".bakehouse-1").as_os_str().as_bytes()).unwrap();
+        // Only what a bake makes is ever removed, whatever the note says.
+        fs::write(parent.join("bake-2-0.lock"), cache.path().as_os_str().as_bytes()).unwrap();
         let first = WorkFolder::new(cache.path(), "bake").unwrap();
+        assert!(!out.exists());
         assert!(!parent.join("bake-1-0").exists());
         let second = WorkFolder::new(cache.path(), "bake").unwrap();
         assert!(first.path().is_dir() && second.path().is_dir() && first.path() != second.path());

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, reason = "a program for people at a terminal")]
 
 mod arguments;
+mod job;
 mod terminal;
 
 use std::io::Write;
@@ -27,27 +28,37 @@ const FAILED: u8 = 1;
 const MISTAKE: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments.command) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            let mistake = error.downcast_ref::<bake::Error>().is_some_and(bake::Error::is_mistake)
-                || error.is::<sandbox::EnterError>();
-            // Most messages quote their cause already.
-            let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
-                match text.as_str() {
-                    "" => cause,
-                    _ if text.contains(&cause) => text,
-                    _ => format!("{text}: {cause}"),
-                }
-            });
-            // A recipe's mistakes are a whole message already.
-            let whole =
-                matches!(error.downcast_ref(), Some(bake::Error::Recipe(_) | bake::Error::Unfit { .. }));
-            eprintln!("{}{}", if whole { "" } else { "error: " }, text.trim_end());
-            ExitCode::from(if mistake { MISTAKE } else { FAILED })
-        }
+    let command = Arguments::parse().command;
+    let code = match &command {
+        Command::Bake(_) | Command::Check(_) | Command::Verify(_) => job::run(true, || told(run(command))),
+        Command::Tools(_) => job::run(false, || told(run(command))),
+        Command::Validate(_) | Command::Schema => told(run(command)),
+    };
+    ExitCode::from(code)
+}
+
+/// Tells an error, and gives the exit code.
+fn told(result: Result<u8>) -> u8 {
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    let mistake = error.downcast_ref::<bake::Error>().is_some_and(bake::Error::is_mistake)
+        || error.is::<sandbox::EnterError>();
+    // Most messages quote their cause already.
+    let text =
+        error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+            "" => cause,
+            _ if text.contains(&cause) => text,
+            _ => format!("{text}: {cause}"),
+        });
+    // A recipe's mistakes are a whole message already.
+    let whole = matches!(error.downcast_ref(), Some(bake::Error::Recipe(_) | bake::Error::Unfit { .. }));
+    eprintln!("{}{}", if whole { "" } else { "error: " }, text.trim_end());
+    if let Some(advice) = job::advice(&error, text.trim_end()) {
+        eprintln!("{advice}");
     }
+    if mistake { MISTAKE } else { FAILED }
 }
 
 fn run(command: Command) -> Result<u8> {
@@ -65,8 +76,6 @@ fn run(command: Command) -> Result<u8> {
 }
 
 fn bake(arguments: &BakeArguments) -> Result<u8> {
-    // Before anything else: the kernel moves single-threaded processes only.
-    sandbox::enter()?;
     let archs: Vec<Option<Arch>> = match arguments.arch {
         None => vec![None],
         Some(ArchChoice::One(arch)) => vec![Some(arch)],
@@ -148,7 +157,6 @@ fn bake_one(
 }
 
 fn verify(arguments: &VerifyArguments) -> Result<u8> {
-    sandbox::enter()?;
     let terminal = Terminal::new();
     let stages = Stages::new(&terminal);
     let what = bake::Verification {
@@ -179,7 +187,6 @@ fn verify(arguments: &VerifyArguments) -> Result<u8> {
 }
 
 fn check(arguments: &CheckArguments) -> Result<u8> {
-    sandbox::enter()?;
     let terminal = Terminal::new();
     let stages = Stages::new(&terminal);
     let (cache, mirror, now) = (cache_folder()?, mirror(), now()?);

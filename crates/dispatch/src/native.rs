@@ -18,7 +18,7 @@ use crate::elf::{self, Needs};
 use crate::{Error, FOLDER, Machine, TREE, choice};
 
 /// Raised when trees get another shape.
-const SHAPE: u32 = 1;
+const SHAPE: u32 = 2;
 
 /// A package for the host's architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,22 +54,27 @@ pub struct NativeTree {
 }
 
 impl NativeTree {
-    /// The tree of these packages in the cache, unpacked on all cores when it is not there yet; it appears whole or not
-    /// at all. `target`: the machine whose programs will be dispatched.
+    /// The tree of these packages in the cache, unpacked on all cores when it is not there yet or damaged; it appears whole
+    /// or not at all. `target`: the machine whose programs will be dispatched.
     pub fn prepare(cache: &Path, packages: &[NativePackage], target: Machine) -> Result<Self, Error> {
         let folder = cache.join("native");
         let tree = folder.join(key(packages, target));
-        if !tree.join(INDEX).exists() {
-            let partial = folder.join(format!(".{}.{}", key(packages, target), std::process::id()));
-            fs::create_dir_all(partial.join("usr")).map_err(Error::io(&partial, "cannot be made"))?;
-            let result = build(&partial, packages, target).and_then(|()| match fs::rename(&partial, &tree) {
+        if tree.exists() && tools::check_seal(&tree).is_err() {
+            tools::discard(&tree).map_err(Error::io(&tree, "is damaged and cannot be removed"))?;
+        }
+        if !tree.exists() {
+            fs::create_dir_all(&folder).map_err(Error::io(&folder, "cannot be made"))?;
+            let partial = tools::Partial::new(&folder, &key(packages, target))
+                .map_err(Error::io(&folder, "cannot be written"))?;
+            let usr = partial.path().join("usr");
+            fs::create_dir(&usr).map_err(Error::io(usr, "cannot be made"))?;
+            build(partial.path(), packages, target)?;
+            tools::seal(partial.path()).map_err(Error::io(partial.path(), "cannot be read again"))?;
+            match fs::rename(partial.path(), &tree) {
                 // Somebody else made the same tree in the meantime: theirs is as good.
-                Err(_) if tree.join(INDEX).exists() => Ok(()),
-                renamed => renamed.map_err(Error::io(&tree, "cannot be put in place")),
-            });
-            // After a rename there is nothing left to remove.
-            let _ = fs::remove_dir_all(&partial);
-            result?;
+                Err(_) if tree.join(INDEX).exists() => {}
+                renamed => renamed.map_err(Error::io(&tree, "cannot be put in place"))?,
+            }
         }
         let index = tree.join(INDEX);
         let text = fs::read_to_string(&index).map_err(Error::io(&index, "cannot be read"))?;
@@ -102,7 +107,7 @@ impl NativeTree {
     }
 }
 
-/// The tree's programs, a line each; written last.
+/// The tree's programs, a line each.
 const INDEX: &str = "programs";
 
 /// What a tree is known by: everything that shapes it.

@@ -117,11 +117,14 @@ pub struct LockedPackage {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// The file cannot be read or written.
-    #[error("{path}: {error}", path = path.display())]
+    #[error("{path}: the lock cannot be {action}: {error}", path = path.display())]
     Io {
         /// The lock's file.
         path: PathBuf,
+        /// `read` or `written`.
+        action: &'static str,
         /// Why.
+        #[source]
         error: io::Error,
     },
     /// The text is not a lock.
@@ -177,7 +180,7 @@ impl Lock {
 
     /// Reads a lock; `None` when there is no such file.
     pub fn read(path: &Path) -> Result<Option<Self>, LockError> {
-        let fail = |error| LockError::Io { path: path.to_owned(), error };
+        let fail = |error| LockError::Io { path: path.to_owned(), action: "read", error };
         match std::fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fail(error)),
@@ -206,7 +209,7 @@ impl Lock {
     /// Writes the lock beside its place, then moves it there: whoever reads finds the old text or the new one.
     /// Nothing is promised about a machine that loses its power.
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
-        let fail = |error| LockError::Io { path: path.to_owned(), error };
+        let fail = |error| LockError::Io { path: path.to_owned(), action: "written", error };
         // Beside it may be what others are just writing, on this machine or on one that shares the folder: the name is
         // nobody else's.
         let mut prefix = path.file_name().unwrap_or_default().to_owned();

@@ -63,6 +63,7 @@ compile_error!("the sandbox is made of Linux namespaces and knows the system cal
 mod filter;
 mod identity;
 mod inside;
+mod job;
 mod mount_points;
 mod proc;
 mod sandbox;
@@ -70,4 +71,5 @@ mod steps;
 mod sys;
 
 pub use identity::{EnterError, Identity, enter};
+pub use job::{Ended, die_of, supervise};
 pub use sandbox::{DEFAULT_KERNEL_RELEASE, Exit, Foreign, Input, Sandbox, SandboxError};

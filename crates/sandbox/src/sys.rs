@@ -205,6 +205,86 @@ pub(crate) fn child_signals() -> io::Result<OwnedFd> {
     }
 }
 
+/// The signals by which a process is asked to end, and the one that tells of a child's end; blocked until
+/// [`Asked::unblock`].
+pub(crate) struct Asked {
+    set: libc::sigset_t,
+    before: libc::sigset_t,
+    ask: Vec<c_int>,
+}
+
+impl Asked {
+    /// Blocks them, less those that the process ignores since its start (`nohup`, shells' background jobs).
+    pub(crate) fn block() -> io::Result<Self> {
+        let (mut set, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        let mut ask = Vec::new();
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            let mut action = MaybeUninit::<libc::sigaction>::uninit();
+            // SAFETY: asks only; the structure is written when the call succeeds.
+            let ignored = unsafe {
+                check(c_long::from(libc::sigaction(signal, null(), action.as_mut_ptr())))?;
+                action.assume_init().sa_sigaction == libc::SIG_IGN
+            };
+            if !ignored {
+                ask.push(signal);
+            }
+        }
+        // SAFETY: both sets are written by the calls before they are read; the signals are valid.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in ask.iter().chain(&[libc::SIGCHLD]) {
+                libc::sigaddset(set.as_mut_ptr(), *signal);
+            }
+            libc::sigemptyset(before.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr());
+            Ok(Self { set: set.assume_init(), before: before.assume_init(), ask })
+        }
+    }
+
+    /// Waits for one of them.
+    pub(crate) fn wait(&self) -> c_int {
+        let mut signal = 0;
+        // SAFETY: the set is valid; the call fails for an invalid set only.
+        while unsafe { libc::sigwait(&raw const self.set, &raw mut signal) } != 0 {}
+        signal
+    }
+
+    /// A signal that asks to end and came meanwhile.
+    pub(crate) fn pending(&self) -> Option<c_int> {
+        let mut pending = MaybeUninit::uninit();
+        // SAFETY: the set is written before it is read.
+        let pending = unsafe {
+            libc::sigemptyset(pending.as_mut_ptr());
+            libc::sigpending(pending.as_mut_ptr());
+            pending.assume_init()
+        };
+        // SAFETY: the set and the signals are valid.
+        self.ask.iter().copied().find(|signal| unsafe { libc::sigismember(&raw const pending, *signal) } == 1)
+    }
+
+    /// Whether this is a signal that asks to end.
+    pub(crate) fn has(&self, signal: c_int) -> bool {
+        self.ask.contains(&signal)
+    }
+
+    /// Blocks what was blocked before, and no more.
+    pub(crate) fn unblock(&self) {
+        restore_signals(&self.before);
+    }
+}
+
+/// A write past the user's limit of file sizes shall be an error, not the process's end.
+pub(crate) fn ignore_file_size_signal() {
+    // SAFETY: ignoring is valid for this signal.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Waits for the end of any child; returns at once when there is none.
+pub(crate) fn reap_next() {
+    // SAFETY: the status may be null.
+    unsafe { libc::waitpid(-1, null_mut(), 0) };
+}
+
 /// One child that has ended, and its wait status; `None` when none has.
 pub(crate) fn reap() -> Option<(c_int, c_int)> {
     let mut status = 0;

@@ -10,14 +10,16 @@
 //! ```text
 //! <cache>/tools/<set>-<key>/root/…        the packages' files, as any user may unpack them
 //!                           bin/<program>  a small script that starts the program through the tree's own ld.so
-//!                           tree.json      which packages, in which versions; written last
+//!                           tree.json      which packages, in which versions
+//!                           seal           what each file holds, by hash; written last
 //! <cache>/tools/.<set>-<key>.<any>/…      a tree in the making, locked while somebody makes it
 //! ```
 //!
-//! A tree appears by rename, whole or not at all. Nothing is installed on the host and no package script is run. The
+//! A tree appears by rename, whole or not at all, and is looked through before it is used: a damaged one is made anew. Nothing is installed on the host and no package script is run. The
 //! host's own programs are not used: the same QEMU and the same checkers prove an image on every machine.
 
 mod partial;
+mod seal;
 mod set;
 mod unpack;
 
@@ -26,12 +28,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use partial::{KEY_DIGITS, Partial};
+use partial::KEY_DIGITS;
+pub use partial::{Partial, sweep};
+pub use seal::{check_seal, discard, seal};
 use serde::{Deserialize, Serialize};
 pub use set::Set;
 
 /// Raised when the shape of a tree changes, so that older ones are not taken for the new.
-const SHAPE: u32 = 1;
+const SHAPE: u32 = 2;
 
 /// The suite that tools come from.
 pub const SUITE: &str = "trixie";
@@ -102,6 +106,9 @@ pub struct Fetched {
 pub trait Provider {
     /// The packages of the set and all they depend on.
     fn fetch(&self, packages: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Something that a person may want to read.
+    fn note(&self, _text: &str) {}
 }
 
 /// A set of tools, ready to be used.
@@ -117,32 +124,35 @@ impl Tools {
         let folder = cache.join("tools");
         let name = format!("{}-{}", set.name(), key(set));
         let tree = folder.join(&name);
-        if let Some(tools) = Self::open(&tree)? {
-            return Ok((tools, false));
+        if tree.exists() {
+            match check_seal(&tree) {
+                Ok(()) => return Ok((Self::open(&tree)?, false)),
+                Err(damage) => {
+                    provider.note(&format!("{}: damaged, and made anew: {damage}", tree.display()));
+                    discard(&tree).map_err(Error::io(&tree))?;
+                }
+            }
         }
         let fetched =
             provider.fetch(set.packages()).map_err(|source| Error::Packages { set: set.name(), source })?;
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let partial = Partial::new(&folder, &name)?;
+        let partial = Partial::new(&folder, &name).map_err(Error::io(&folder))?;
         build(partial.path(), set, &fetched)?;
+        seal(partial.path()).map_err(Error::io(partial.path()))?;
         match fs::rename(partial.path(), &tree) {
             // Somebody else made the same tree in the meantime: theirs is as good.
             Err(_) if tree.join("tree.json").exists() => {}
             renamed => renamed.map_err(Error::io(&tree))?,
         }
-        Self::open(&tree)?.map(|tools| (tools, true)).ok_or(Error::Missing { tree, name: "tree.json".into() })
+        Ok((Self::open(&tree)?, true))
     }
 
-    fn open(tree: &Path) -> Result<Option<Self>, Error> {
+    fn open(tree: &Path) -> Result<Self, Error> {
         let path = tree.join("tree.json");
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io(&path)(error)),
-        };
+        let text = fs::read(&path).map_err(Error::io(&path))?;
         let packages = serde_json::from_slice(&text)
             .map_err(|error| Error::Io { path, source: io::Error::other(error) })?;
-        Ok(Some(Self { tree: tree.to_owned(), packages }))
+        Ok(Self { tree: tree.to_owned(), packages })
     }
 
     /// The folder of programs, fit for a `PATH`.
@@ -268,6 +278,35 @@ mod tests {
             self.theirs.set((theirs, held)).map_err(|_| "asked twice")?;
             Ok(Vec::new())
         }
+    }
+
+    /// Gives no packages, and counts how often it was asked; remembers what was noted.
+    #[derive(Default)]
+    struct Counter(std::cell::Cell<u32>, std::cell::RefCell<String>);
+
+    impl Provider for Counter {
+        fn fetch(&self, _: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
+            self.0.set(self.0.get() + 1);
+            Ok(Vec::new())
+        }
+
+        fn note(&self, text: &str) {
+            self.1.borrow_mut().push_str(text);
+        }
+    }
+
+    #[test]
+    fn a_damaged_tree_is_found_and_made_anew() {
+        let cache = tempfile::tempdir().unwrap();
+        let counter = Counter::default();
+        let (tools, new) = Tools::prepare(Set::Peer, cache.path(), &counter).unwrap();
+        assert!(new && !Tools::prepare(Set::Peer, cache.path(), &counter).unwrap().1);
+        assert_eq!(counter.0.get(), 1);
+        fs::write(tools.folder().join("tree.json"), "[ ]").unwrap();
+        assert!(Tools::prepare(Set::Peer, cache.path(), &counter).unwrap().1);
+        assert_eq!(counter.0.get(), 2);
+        assert!(counter.1.borrow().contains("tree.json was changed"), "{:?}", counter.1);
+        assert_eq!(fs::read(tools.folder().join("tree.json")).unwrap(), b"[]");
     }
 
     #[test]

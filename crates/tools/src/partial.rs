@@ -5,22 +5,21 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::Error;
-
 /// Digits of the key in a tree's name.
 pub(crate) const KEY_DIGITS: usize = 12;
 
 /// A folder for a tree in the making, under a name that is nobody else's, in this process or in another that shares the
 /// cache. It goes when the work does. While it is in use it is locked; the kernel lets go of the lock when a process ends
 /// in whatever way, so that what an ended process left behind is known and swept.
-pub(crate) struct Partial {
+pub struct Partial {
     folder: TempDir,
     _held: File,
 }
 
 impl Partial {
-    /// A new, empty folder beside the trees of `parent`, for the tree with this name. Sweeps what others left.
-    pub(crate) fn new(parent: &Path, tree: &str) -> Result<Self, Error> {
+    /// A new, empty folder beside the trees of `parent`, for the tree with this name: `<name>-<key of 12 hexadecimal
+    /// digits>`. Sweeps what others left.
+    pub fn new(parent: &Path, tree: &str) -> io::Result<Self> {
         sweep(parent);
         let make = || loop {
             let folder = tempfile::Builder::new()
@@ -43,16 +42,17 @@ impl Partial {
                 return Ok(Self { folder, _held: held });
             }
         };
-        make().map_err(Error::io(parent))
+        make()
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 }
 
 /// Removes the unfinished trees of ended processes. What cannot be removed is left for another time.
-fn sweep(parent: &Path) {
+pub fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         if !entry.file_name().to_str().is_some_and(is_partial) {
             continue;

@@ -1,0 +1,62 @@
+//! Work that may be interrupted at any moment: it runs in a process of its own, and what it leaves when it is killed is
+//! taken away.
+
+use std::io::{self, IsTerminal};
+
+use crate::{FAILED, cache_folder, told};
+
+/// Runs work and gives its exit code, with `contained` as root of a user namespace. Interrupted, this process ends by the
+/// same signal when all is gone that was begun.
+pub(crate) fn run(contained: bool, work: impl FnOnce() -> u8) -> u8 {
+    // Before anything else: the kernel moves single-threaded processes only. The work's files are then this process's too,
+    // so that it can take them away.
+    if contained && let Err(error) = sandbox::enter() {
+        return told(Err(error.into()));
+    }
+    let ended = match sandbox::supervise(work) {
+        Ok(ended) => ended,
+        Err(error) => return told(Err(anyhow::Error::new(error).context("cannot start a process"))),
+    };
+    let signal = match ended {
+        sandbox::Ended::Code(code) => return code,
+        sandbox::Ended::Interrupted(signal) | sandbox::Ended::Killed(signal) => signal,
+    };
+    // A progress bar may still be there.
+    if io::stderr().is_terminal() {
+        eprintln!();
+    }
+    if let Ok(cache) = cache_folder() {
+        bake::sweep(&cache);
+    }
+    if matches!(ended, sandbox::Ended::Interrupted(_)) {
+        eprintln!("interrupted: nothing was left half-made; what was there before is as it was");
+        sandbox::die_of(signal)
+    }
+    eprintln!(
+        "error: the work was killed by signal {signal}{}; nothing was left half-made",
+        if signal == 9 { ", as the kernel does when memory runs out (see `dmesg`)" } else { "" }
+    );
+    FAILED
+}
+
+/// What to do when the system said no, for messages that do not say so themselves.
+pub(crate) fn advice(error: &anyhow::Error, text: &str) -> Option<&'static str> {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    // A program inside the sandbox only has words.
+    let full = text.contains("No space left on device") || text.contains("Disk quota exceeded");
+    let (advice, said) = match kind {
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => (FULL, "ake room"),
+        _ if full => (FULL, "ake room"),
+        Some(io::ErrorKind::FileTooLarge) => (LIMIT, "limit"),
+        Some(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => (READ_ONLY, "writable"),
+        _ => return None,
+    };
+    (!text.contains(said)).then_some(advice)
+}
+
+const FULL: &str = "help: the disk is full, or the user's share of it. Make room there; work and downloads go to another disk \
+                    with BAKEHOUSE_CACHE=FOLDER, outputs with --out DIR, the lock with --lock FILE";
+const LIMIT: &str = "help: the file system or this user's limit (`ulimit -f`) allows no file so large: raise it, or choose \
+                     another disk with --out DIR or BAKEHOUSE_CACHE=FOLDER";
+const READ_ONLY: &str = "help: the folder must be writable for this user: change that, or choose another one (outputs: --out \
+                         DIR, lock: --lock FILE, cache: BAKEHOUSE_CACHE=FOLDER)";

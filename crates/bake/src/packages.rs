@@ -189,7 +189,12 @@ pub(crate) fn resolve(
         Err(LockError::Damaged { .. } | LockError::Version { .. }) if mode == LockMode::Update => None,
         old => old?,
     };
-    let mirrors = context.mirrors(distribution.mirror.as_deref(), &distribution.suite);
+    let mut mirrors = context.mirrors(distribution.mirror.as_deref(), &distribution.suite);
+    if !distribution.security {
+        // Nothing is asked for there, not even what the mirror lacks.
+        mirrors.security.clone_from(&mirrors.main);
+        mirrors.security_fallback = None;
+    }
     let misfit = match &old {
         None => Some("there is no lock yet".to_owned()),
         Some(lock) => {

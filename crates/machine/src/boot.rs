@@ -355,6 +355,13 @@ impl Machine {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(self.not_up(from, format!("QEMU ended with {status}{}", self.qemu_words())));
             }
+            if self.qmp.status().is_ok_and(|status| status == "io-error") {
+                let folder = self.work.display();
+                return Err(self.not_up(from, format!(
+                    "QEMU stopped it because what it writes cannot be kept in {folder}: is the disk full? Make room there, or \
+                     name a cache folder on another disk in BAKEHOUSE_CACHE"
+                )));
+            }
             // SeaBIOS says elsewhere that it found nothing to boot.
             let firmware = if console.is_empty() { self.firmware_log() } else { String::new() };
             if let Some(line) = console::fatal_line(&console).or_else(|| console::fatal_line(&firmware)) {

@@ -188,9 +188,10 @@ impl Error {
             | Self::OutputsInUse { .. }
             | Self::Unfit { .. }
             | Self::Registration { .. }
-            | Self::Solve { .. }
             | Self::Keys(_)
             | Self::NotBaked { .. } => true,
+            // An index that cannot be read is the mirror's affair.
+            Self::Solve { problem } => !matches!(**problem, debian::solve::SolveError::Syntax(_)),
             Self::FileSystem { source, .. } => {
                 matches!(
                     source,

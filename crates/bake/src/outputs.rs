@@ -153,6 +153,27 @@ mod tests {
     }
 
     #[test]
+    fn no_room_for_the_manifest_leaves_the_folder_as_it_was() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("out");
+        let work = WorkFolder::new(&parent.path().join("cache"), "bake").unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(MANIFEST), r#"{"volumes": []}"#).unwrap();
+        let mut outputs = Outputs::open(folder.clone(), &work).unwrap();
+        outputs.text("xvda.raw", "whole").unwrap();
+        // A device on which there never is any room.
+        std::os::unix::fs::symlink("/dev/full", outputs.making.join(MANIFEST)).unwrap();
+        let error = outputs.text(MANIFEST, "{}").unwrap_err();
+        assert!(
+            error.to_string().contains("image.json: cannot be written: No space left on device"),
+            "{error}"
+        );
+        drop(outputs);
+        let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [MANIFEST]);
+    }
+
+    #[test]
     fn a_folder_that_was_made_and_stayed_empty_goes() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("out");

@@ -322,7 +322,9 @@ impl Universe {
         let escapes =
             filename.starts_with('/') || filename.split('/').any(|part| part == ".." || part.is_empty());
         if escapes || filename.contains(|c: char| c.is_ascii_control() || c == '?' || c == '#') {
-            return Err(fail(&format!("Filename {filename:?} is no path below the archive")));
+            return Err(fail(&format!(
+                "Filename {filename:?} is no path below the archive: the mirror's index is wrong, or misleads; use another mirror"
+            )));
         }
         let size =
             fields.get("Size").and_then(|size| size.parse().ok()).ok_or_else(|| fail("there is no Size"))?;

@@ -446,6 +446,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_damaged_tree_is_found_and_made_anew() {
+        let cache = tempfile::tempdir().unwrap();
+        let target = match Machine::HOST {
+            Machine::X86_64 => Machine::Aarch64,
+            Machine::Aarch64 => Machine::X86_64,
+        };
+        let prepare = || NativeTree::prepare(cache.path(), &[], target).unwrap();
+        let tree = prepare();
+        fs::write(tree.folder.join(INDEX), "evil\t1\tusr/bin/sh\tbin/evil\t\n").unwrap();
+        let again = prepare();
+        assert!(again.is_empty() && again.folder == tree.folder);
+        fs::remove_dir_all(tree.folder.join("usr")).unwrap();
+        fs::remove_file(tree.folder.join(INDEX)).unwrap();
+        assert!(prepare().usr().is_dir());
+        assert_eq!(fs::read_dir(cache.path().join("native")).unwrap().count(), 1);
+    }
+
+    #[test]
     fn only_what_programs_need_is_kept() {
         let kept = |path: &str| place(path.as_bytes());
         assert_eq!(kept("bin/dash").as_deref(), Some("bin/dash"));

@@ -62,7 +62,7 @@ fn no_room_for_raw_and_vmdk_at_any_moment() {
     }
     let map = map.finish(16 << 20).unwrap();
     let (mut failed, mut whole) = (0, 0);
-    for kib in (0..6000).step_by(250) {
+    for kib in (0..3000).step_by(100) {
         let disk = SmallDisk::new(&folder.path().join("small"), (kib + 8) << 10);
         let (raw, vmdk) = (disk.path.join("xvda.raw"), disk.path.join("xvda.vmdk"));
         let result =

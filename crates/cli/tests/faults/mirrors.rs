@@ -148,7 +148,7 @@ fn a_package_outside_of_the_pool() {
     for place in ["../../outside.deb", "/etc/passwd", "pool/../../outside.deb"] {
         let filename = Some(place.to_owned());
         tiny.publish_all(&[Package { filename, ..Package::new("hello", "1") }], &head(DATE), NOW);
-        tiny.fails(&["hello", place]);
+        tiny.fails(&["hello", place, "use another mirror"]);
         assert!(!tiny.lock().exists());
     }
     assert!(

@@ -397,7 +397,8 @@ fn find_elsewhere(
             let components = COMPONENTS.map(str::to_owned);
             let switches = Switches { updates: distribution.updates, security: distribution.security };
             let own_keys = distribution.signed_by.as_deref();
-            let universe = context.universe_of(mirrors, suite, &components, switches, own_keys, arch.debian());
+            let universe =
+                context.universe_of(mirrors, suite, &components, switches, own_keys, arch.debian());
             Some(universe.ok()?.0)
         });
         let universe = universe.as_ref()?;

@@ -1,6 +1,7 @@
 //! Booting what was baked, and checking it.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use machine::{Accel, Disk, FirmwareDirs, MachineSpec, Profile, Programs};
@@ -137,15 +138,31 @@ pub fn check(
     }
     let path = folder.join(CHECKS);
     let text = serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n";
-    fs::write(&path, text).map_err(Error::io(path, "cannot be written"))?;
+    replace(&path, text.as_bytes()).map_err(Error::io(path, "cannot be written"))?;
     Ok(checked)
 }
 
-/// A volume as it is attached: what was baked under an overlay, instance store blank.
-fn disk_of(folder: &Path, volume: &ManifestVolume) -> Disk {
+/// Puts a new file in the place of whatever is there, a link included.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    let _ = fs::remove_file(&new);
+    fs::File::create_new(&new)?.write_all(bytes)?;
+    fs::rename(&new, path)
+}
+
+/// A volume as it is attached: what was baked under an overlay, instance store blank. The folder may be a stranger's: no
+/// link in it shows the machine another file.
+fn disk_of(folder: &Path, volume: &ManifestVolume) -> Result<Disk, Error> {
     let base = volume.raw.as_ref().map(|raw| folder.join(raw));
+    if let Some(path) = &base {
+        let found = fs::symlink_metadata(path).map_err(Error::io(path, "cannot be found"))?;
+        if !found.is_file() {
+            let reason = "is no file of its own: bake again, or put the file itself there".to_owned();
+            return Err(Error::NotBaked { path: path.clone(), reason });
+        }
+    }
     let size = base.is_none().then_some(volume.size);
-    Disk { device: volume.device.clone(), base, size, ephemeral: volume.ephemeral }
+    Ok(Disk { device: volume.device.clone(), base, size, ephemeral: volume.ephemeral })
 }
 
 fn boot_and_check(
@@ -158,7 +175,7 @@ fn boot_and_check(
     stages: &Stages<'_>,
 ) -> Result<Vec<Checked>, Error> {
     let profile = Profile::load(&format!("{}-{firmware}", manifest.arch), None)?;
-    let disks = manifest.volumes.iter().map(|volume| disk_of(folder, volume)).collect();
+    let disks = manifest.volumes.iter().map(|volume| disk_of(folder, volume)).collect::<Result<_, _>>()?;
     let mut spec = MachineSpec::new(profile, accel, &manifest.name, disks);
     if let Some(user) = &manifest.default_user {
         spec.user.clone_from(user);
@@ -181,4 +198,43 @@ fn boot_and_check(
             detail: result.detail,
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_folder_shows_and_overwrites_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mine, folder) = (folder.path().join("mine"), folder.path().join("out"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&mine, "mine").unwrap();
+        for name in ["xvda.raw", CHECKS] {
+            std::os::unix::fs::symlink(&mine, folder.join(name)).unwrap();
+        }
+        let volume = ManifestVolume {
+            device: "/dev/xvda".into(),
+            root: true,
+            raw: Some("xvda.raw".into()),
+            vmdk: None,
+            size: 4,
+            data_bytes: 4,
+            blocks: 1,
+            digest: None,
+            checksum: None,
+            snapshot_id: None,
+            filesystem: None,
+            label: None,
+            mount: None,
+            ephemeral: None,
+        };
+        assert!(disk_of(&folder, &volume).unwrap_err().to_string().contains("no file of its own"));
+        replace(&folder.join(CHECKS), b"[]").unwrap();
+        assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
+        assert_eq!(fs::read_to_string(folder.join(CHECKS)).unwrap(), "[]");
+        fs::remove_file(folder.join("xvda.raw")).unwrap();
+        fs::write(folder.join("xvda.raw"), "disk").unwrap();
+        assert!(disk_of(&folder, &volume).is_ok());
+    }
 }

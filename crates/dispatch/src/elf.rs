@@ -36,7 +36,7 @@ pub fn needs(file: &[u8], machine: u16) -> Option<Needs> {
     let mut dynamic = None;
     for index in 0..count {
         let at = usize::try_from(start.checked_add(index * size)?).ok()?;
-        let word = |offset| number(file, at + offset, 8);
+        let word = |offset| number(file, at.checked_add(offset)?, 8);
         let (offset, address, length) = (word(8)?, word(16)?, word(32)?);
         match number(file, at, 4)? {
             PT_LOAD => segments.push((address, offset, length)),
@@ -56,7 +56,7 @@ pub fn needs(file: &[u8], machine: u16) -> Option<Needs> {
     let mut entries = Vec::new();
     for index in 0..length / 16 {
         let at = usize::try_from(offset.checked_add(index * 16)?).ok()?;
-        let (tag, value) = (number(file, at, 8)?, number(file, at + 8, 8)?);
+        let (tag, value) = (number(file, at, 8)?, number(file, at.checked_add(8)?, 8)?);
         match tag {
             0 => break,
             DT_STRTAB => strings = Some(value),
@@ -71,7 +71,7 @@ pub fn needs(file: &[u8], machine: u16) -> Option<Needs> {
     let (address, offset, _) = segments
         .iter()
         .find(|(address, _, length)| (*address..address.saturating_add(*length)).contains(&strings))?;
-    let strings = strings - address + offset;
+    let strings = (strings - address).checked_add(*offset)?;
     for (tag, value) in entries {
         let from = usize::try_from(strings.checked_add(value)?).ok()?;
         let length = file.get(from..)?.iter().position(|byte| *byte == 0)?;
@@ -121,5 +121,36 @@ mod tests {
         }
         assert_eq!(needs(b"#!/bin/sh\n", Machine::HOST.elf()), None);
         assert_eq!(needs(&own, 0), None);
+    }
+
+    /// An ELF file of one segment header and a dynamic section, with these places in its headers.
+    fn with_places(headers: u64, dynamic: u64, address: u64, offset: u64) -> Vec<u8> {
+        let mut file = vec![0; 64];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        (file[16], file[18]) = (3, 62);
+        file[32..40].copy_from_slice(&headers.to_le_bytes());
+        (file[54], file[56]) = (56, 2);
+        let segment = |kind: u32, offset: u64, address: u64| {
+            let words = [u64::from(kind), offset, address, 0, 64, 0, 0];
+            words.into_iter().flat_map(u64::to_le_bytes).collect::<Vec<u8>>()
+        };
+        file.extend(segment(1, offset, address));
+        file.extend(segment(2, dynamic, 0));
+        // DT_NEEDED 0, DT_STRTAB at the address.
+        file.extend([1, 0, 5, address, 0, 0].into_iter().flat_map(u64::to_le_bytes));
+        file
+    }
+
+    #[test]
+    fn places_at_the_end_of_all_numbers_are_none() {
+        let good = with_places(64, 176, 0x1000, 0);
+        assert_eq!(needs(&good, 62).unwrap().libraries, [b"\x7fELF\x02\x01".to_vec()]);
+        for headers in [u64::MAX, u64::MAX - 7, u64::MAX - 31, u64::MAX - 55] {
+            assert_eq!(needs(&with_places(headers, 176, 0x1000, 0), 62), None);
+        }
+        for dynamic in [u64::MAX, u64::MAX - 7, u64::MAX - 15] {
+            assert_eq!(needs(&with_places(64, dynamic, 0x1000, 0), 62), None);
+        }
+        assert_eq!(needs(&with_places(64, 176, 0x1000, u64::MAX), 62), None);
     }
 }

@@ -28,6 +28,8 @@ const PROGRESS: Duration = Duration::from_secs(10);
 const LONGEST_SOCKET_FOLDER: usize = 90;
 /// The file with the machine's host keys, beside the user's key.
 pub(crate) const KNOWN_HOSTS: &str = "known_hosts";
+/// A machine that says more on its console is ended: a boot says some 100 KiB, and a disk can be filled with words.
+const LONGEST_CONSOLE: u64 = 64 << 20;
 /// How many lines of the console a failure shows, of either kind.
 const TELLING_LINES: usize = 15;
 
@@ -126,6 +128,13 @@ pub fn start(
     let metadata = MetadataService::start(&places.metadata, spec.instance(&public_key))
         .map_err(|source| file_error("listen on the socket", &places.metadata, source))?;
 
+    // QEMU would write through a link that lies in the log's place.
+    match std::fs::remove_file(&places.console) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(file_error("remove", &places.console, source));
+        }
+        _ => {}
+    }
     let arguments = qemu_arguments(spec, programs, &places)?;
     let errors_path = work.join("qemu.log");
     let errors = File::create(&errors_path).map_err(|source| file_error("create", &errors_path, source))?;
@@ -283,7 +292,7 @@ impl Machine {
         &self.places.console
     }
 
-    /// What the machine has said on its serial console since it was switched on.
+    /// What the machine has said on its serial console since it was switched on; 64 MiB of it at most.
     pub fn console(&self) -> String {
         self.console_since(0)
     }
@@ -294,7 +303,7 @@ impl Machine {
             && file.seek(SeekFrom::Start(from)).is_ok()
         {
             // The log is only ever appended to; a failed read shows less of it.
-            let _ = file.read_to_end(&mut bytes);
+            let _ = file.take(LONGEST_CONSOLE).read_to_end(&mut bytes);
         }
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -361,6 +370,11 @@ impl Machine {
                     "QEMU stopped it because what it writes cannot be kept in {folder}: is the disk full? Make room there, or \
                      name a cache folder on another disk in BAKEHOUSE_CACHE"
                 )));
+            }
+            if console.len() as u64 >= LONGEST_CONSOLE {
+                let _ = self.child.kill();
+                let reason = format!("its console does not come to an end: {LONGEST_CONSOLE} bytes so far");
+                return Err(self.not_up(from, reason));
             }
             // SeaBIOS says elsewhere that it found nothing to boot.
             let firmware = if console.is_empty() { self.firmware_log() } else { String::new() };

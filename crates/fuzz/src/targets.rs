@@ -6,6 +6,7 @@ mod disks;
 mod guests;
 mod images;
 mod recipes;
+mod stores;
 
 use crate::Target;
 
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     images::INITRD,
     images::LINT,
     images::MANIFEST,
+    stores::STORE,
 ];
 
 /// The input as text, cut where it is no longer UTF-8.

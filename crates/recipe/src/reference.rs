@@ -13,6 +13,8 @@ A recipe is one YAML file of UTF-8 text, at most 1 MiB. `bakehouse validate RECI
 
 - **Bases.** `extends` names a recipe to build on. Mappings merge, lists append, all else is replaced; `architectures` is replaced,
   too. An empty value (`version:`) takes an inherited one away.
+  A base is a file named .yaml or .yml, by a path relative to the file that extends it; it may lie outside of the recipe's folder. Of one
+  that lies there and cannot be read as a recipe, nothing is shown.
 - **Variables.** `${{ name }}` in any text is replaced by the variable of that name; `$${{` stands for the three characters themselves.
   `name`, `version`, `arch` (`x86_64`) and `debian_arch` (`amd64`) are always there. Keys hold no variables.
 - **Sources.** A `source` is a file or folder beside the recipe that names it, never outside of that recipe's folder.

@@ -114,7 +114,7 @@ fn read(path: &Path, options: &LoadOptions, problems: &mut Vec<Diagnostic>) -> R
     match read_file(path, 0) {
         Ok(file) => {
             loader.real.push(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
-            loader.add(Arc::new(file));
+            loader.add(Arc::new(file), None);
         }
         Err(problem) => loader.problems.push(*problem),
     }
@@ -194,10 +194,24 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn add(&mut self, file: Arc<SourceFile>) {
+    /// `outside`: who names it, for a file that is not below the recipe's folder.
+    fn add(&mut self, file: Arc<SourceFile>, outside: Option<Span>) {
+        let before = self.problems.len();
         let node = yaml::parse(&file, self.problems).and_then(|node| {
             language::check_structure(node, &Shape::Keys(&language::RECIPE), "a recipe", self.problems)
         });
+        if let Some(span) = outside
+            && let Some(problem) = self.problems.get(before)
+        {
+            // A stranger's recipe may point at what is no recipe but somebody's secrets: nothing of it is shown.
+            let label = format!("its line {} is not as a recipe's", problem.line);
+            let help = format!("see what is wrong with it: bakehouse validate {}", file.name.display());
+            let message = format!("the base `{}` cannot be read as a recipe", span.text());
+            self.problems.truncate(before);
+            self.problems.push(span.error(Code::Base, message, label).help(help));
+            self.documents.push((file, None));
+            return;
+        }
         let extends = node.as_ref().and_then(|node| {
             let node = node.get("extends")?;
             Some((node.scalar()?.text.clone(), node.span.clone()))
@@ -212,7 +226,7 @@ impl Loader<'_> {
         self.documents.push((Arc::clone(&file), node.filter(|_| !nothing)));
         let Some((base, span)) = extends else { return };
         match self.find(&file, &base, &span) {
-            Ok(file) => self.add(Arc::new(file)),
+            Ok((file, outside)) => self.add(Arc::new(file), outside.then_some(span)),
             Err(problem) => {
                 self.broken = true;
                 self.problems.push(*problem);
@@ -220,7 +234,13 @@ impl Loader<'_> {
         }
     }
 
-    fn find(&mut self, file: &SourceFile, base: &str, span: &Span) -> Result<SourceFile, Box<Diagnostic>> {
+    /// The base that a file names, and whether it lies outside of the recipe's folder.
+    fn find(
+        &mut self,
+        file: &SourceFile,
+        base: &str,
+        span: &Span,
+    ) -> Result<(SourceFile, bool), Box<Diagnostic>> {
         let depth = self.documents.len();
         if depth >= MAX_FILES {
             return Err(Box::new(
@@ -236,12 +256,9 @@ impl Loader<'_> {
                         .maybe_help(advice(name, &names, "it carries")),
                 ));
             };
-            return Ok(SourceFile {
-                name: PathBuf::from(base),
-                folder: None,
-                text: (*text).to_owned(),
-                depth,
-            });
+            let file =
+                SourceFile { name: PathBuf::from(base), folder: None, text: (*text).to_owned(), depth };
+            return Ok((file, false));
         }
         if base.contains("${{") {
             return Err(Box::new(
@@ -254,6 +271,16 @@ impl Loader<'_> {
                 span.error(Code::Base, "a base of the program extends a file", "").help("use builtin:…"),
             ));
         };
+        if Path::new(base).is_absolute() {
+            return Err(Box::new(
+                span.error(
+                    Code::Base,
+                    format!("the base `{base}` is not named beside the recipe"),
+                    "an absolute path",
+                )
+                .help(format!("write the path relative to {}", file.name.display())),
+            ));
+        }
         let path = folder.join(base);
         let real = path.canonicalize().map_err(|error| {
             let near = similar_beside(&path).map(|near| Path::new(base).with_file_name(near));
@@ -265,6 +292,18 @@ impl Loader<'_> {
                 span.error(Code::Base, format!("cannot read the base `{base}`"), reason(&error)).help(help),
             )
         })?;
+        let is_recipe =
+            |path: &Path| path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
+        if !is_recipe(&path) || !is_recipe(&real) {
+            return Err(Box::new(
+                span.error(
+                    Code::Base,
+                    format!("the base `{base}` is no recipe"),
+                    "its name does not end in .yaml",
+                )
+                .help("name a recipe's file, and let no link lead to anything else"),
+            ));
+        }
         if self.real.contains(&real) {
             let chain: Vec<String> =
                 self.documents.iter().map(|(file, _)| file.name.display().to_string()).collect();
@@ -273,6 +312,8 @@ impl Loader<'_> {
                     .help(format!("the chain is {} → {base}", chain.join(" → "))),
             ));
         }
+        let home = self.real.first().and_then(|recipe| recipe.parent());
+        let outside = home.is_none_or(|home| !real.starts_with(home));
         self.real.push(real);
         let shown = tidy(&file.name.parent().unwrap_or(Path::new("")).join(base));
         let mut found = read_file(&path, depth).map_err(|problem| {
@@ -282,7 +323,7 @@ impl Loader<'_> {
             )
         })?;
         found.name = shown;
-        Ok(found)
+        Ok((found, outside))
     }
 }
 

@@ -496,3 +496,65 @@ proptest! {
         prop_assert_eq!(problems.0.len(), count);
     }
 }
+
+#[test]
+fn a_strangers_recipe_reads_and_shows_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir_all(path("recipe/inside")).unwrap();
+    let secret = "aws_secret_access_key: wJalrXUtnFEMI\n";
+    for name in ["credentials", "secret.yaml", "recipe/inside/plain"] {
+        fs::write(path(name), secret).unwrap();
+    }
+    fs::write(path("broken.yaml"), "name: [wJalrXUtnFEMI\n").unwrap();
+    fs::write(path("typed.yaml"), "name: {key: wJalrXUtnFEMI}\n").unwrap();
+    for (link, target) in
+        [("link.yaml", "../credentials"), ("linked.yaml", "../secret.yaml"), ("files", "..")]
+    {
+        std::os::unix::fs::symlink(target, path("recipe").join(link)).unwrap();
+    }
+    std::os::unix::fs::symlink(path("credentials"), path("recipe/inside/link")).unwrap();
+    let absolute = path("secret.yaml");
+    let shown = |text: &str| {
+        fs::write(path("recipe/recipe.yaml"), text).unwrap();
+        match load(&path("recipe/recipe.yaml"), &LoadOptions::default()) {
+            Ok(_) => panic!("accepted: {text}"),
+            Err(problems) => problems.to_string() + &problems.to_json().to_string(),
+        }
+    };
+    for (base, expected) in [
+        ("../credentials", "does not end in .yaml"),
+        ("inside/plain", "does not end in .yaml"),
+        ("link.yaml", "does not end in .yaml"),
+        ("../secret.yaml", "cannot be read as a recipe"),
+        ("../broken.yaml", "cannot be read as a recipe"),
+        ("../typed.yaml", "cannot be read as a recipe"),
+        ("linked.yaml", "cannot be read as a recipe"),
+        (absolute.to_str().unwrap(), "an absolute path"),
+        ("/etc/passwd", "an absolute path"),
+        ("${{ arch }}.yaml", "cannot hold a variable"),
+        ("/dev/stdin", "an absolute path"),
+        ("builtin:../secret", "carries no base"),
+    ] {
+        let text = shown(&format!("name: web\nextends: \"{base}\"\n"));
+        assert!(text.contains(expected), "{base}: {text}");
+        assert!(!text.contains("wJalr") && !text.contains("aws_"), "{base}: {text}");
+    }
+    for source in [
+        "../credentials",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "inside/link",
+        "files/credentials",
+        "inside/../../credentials",
+        "${{ up }}/credentials",
+    ] {
+        let text =
+            shown(&format!("name: web\nvars: {{up: ..}}\nfiles: [{{path: /x, source: \"{source}\"}}]\n"));
+        assert!(text.contains("outside the recipe's folder"), "{source}: {text}");
+        assert!(!text.contains("wJalr"), "{source}: {text}");
+    }
+    // A link in a folder goes into the image as the link that it is.
+    fs::write(path("recipe/recipe.yaml"), "name: web\nfiles: [{path: /x, source: inside}]\n").unwrap();
+    assert!(load(&path("recipe/recipe.yaml"), &LoadOptions::default()).is_ok());
+}

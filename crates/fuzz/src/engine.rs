@@ -21,8 +21,9 @@ use crate::probe::{self, Counters, Meter};
 const RUN_LIMIT: Duration = Duration::from_secs(10);
 /// The time that is spent on making a failing input smaller.
 const SHRINK_LIMIT: Duration = Duration::from_secs(5);
-/// The longest input that a committed corpus takes, unless it is one of the named ones.
-const KEPT_LENGTH: usize = 16 << 10;
+/// The longest input that a committed corpus takes, and how many; those with a name of their own come on top.
+const KEPT_LENGTH: usize = 4 << 10;
+const MOST_KEPT: usize = 32;
 
 /// Why an input is a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -286,16 +287,14 @@ pub fn interrupted_input(work: &Path) -> io::Result<Vec<u8>> {
     Ok(rest.get(..length).unwrap_or(rest).to_vec())
 }
 
-/// The inputs of the committed corpus and the work folder that are worth keeping: all with a name of their own, and of
-/// the others, from the shortest up, each that takes an edge which none before it took. By file name.
+/// The inputs of the committed corpus and the work folder that are worth keeping, by file name: all with a name of their
+/// own, and of the others a few, each time the one that adds most edges to what is kept already.
 pub fn distil(target: &Target, seeds: &Path, work: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut counters = Counters::new();
     let mut seen = vec![false; probe::edges()];
     let mut inputs = read_folder(seeds)?;
     inputs.append(&mut read_folder(&work.join("corpus"))?);
-    // Named ones first, then by length.
-    inputs.sort_by_key(|(name, bytes)| (name_of(bytes) == *name, bytes.len(), name.clone()));
-    let mut kept = BTreeMap::new();
+    let (mut kept, mut others) = (BTreeMap::new(), Vec::new());
     for (name, bytes) in inputs {
         let named = name_of(&bytes) != name;
         if !named && bytes.len() > KEPT_LENGTH {
@@ -305,11 +304,25 @@ pub fn distil(target: &Target, seeds: &Path, work: &Path) -> io::Result<BTreeMap
         if let Err(failure) = run(target, &bytes) {
             return Err(io::Error::other(format!("{name}: {}", failure.what)));
         }
-        let mut news = false;
-        counters.taken(|edge, _| news |= !std::mem::replace(&mut seen[edge], true));
-        if named || news {
+        let mut edges = Vec::new();
+        counters.taken(|edge, _| edges.push(edge));
+        if named {
+            edges.iter().for_each(|edge| seen[*edge] = true);
             kept.insert(name, bytes);
+        } else {
+            others.push((name, bytes, edges));
         }
+    }
+    for _ in 0..MOST_KEPT {
+        others.iter_mut().for_each(|(_, _, edges)| edges.retain(|edge| !seen[*edge]));
+        // Of equals the shortest.
+        let best = others.iter().enumerate().max_by_key(|(_, (name, bytes, edges))| {
+            (edges.len(), std::cmp::Reverse(bytes.len()), name.clone())
+        });
+        let Some((at, _)) = best.filter(|(_, (_, _, edges))| !edges.is_empty()) else { break };
+        let (name, bytes, edges) = others.swap_remove(at);
+        edges.iter().for_each(|edge| seen[*edge] = true);
+        kept.insert(name, bytes);
     }
     Ok(kept)
 }

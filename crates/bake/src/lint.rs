@@ -50,7 +50,7 @@ pub(crate) fn examine(recipe: &Recipe, built: &rootfs::Built, report: &dyn Repor
         data: &data,
     };
     let findings = ::lint::lint(&built.tree, &built.esp, &facts)?;
-    let judged = judge(findings, &recipe.allow);
+    let judged = judge(findings, recipe);
     for line in judged.told {
         report.line(&line);
     }
@@ -65,7 +65,8 @@ struct Judged {
     refused: Vec<String>,
 }
 
-fn judge(findings: Vec<Finding>, allowed: &[AllowedFinding]) -> Judged {
+fn judge(findings: Vec<Finding>, recipe: &Recipe) -> Judged {
+    let allowed = &recipe.allow;
     let mut judged = Judged { told: Vec::new(), refused: Vec::new() };
     let mut used = vec![false; allowed.len()];
     for finding in findings {
@@ -76,9 +77,9 @@ fn judge(findings: Vec<Finding>, allowed: &[AllowedFinding]) -> Judged {
             let place = file.map(|file| format!(" {file}")).unwrap_or_default();
             judged.told.push(format!("allowed[{}]{place}: {}", finding.rule, allowed[at].reason));
         } else if finding.severity == Severity::Error {
-            judged
-                .refused
-                .push(format!("{finding}\n  = if it is meant: {}", entry(finding.rule, file.as_deref())));
+            let place = file.as_deref().and_then(|file| laid_at(recipe, file)).unwrap_or_default();
+            let entry = entry(finding.rule, file.as_deref());
+            judged.refused.push(format!("{finding}{place}\n  = if it is meant: {entry}"));
         } else {
             judged.told.push(finding.to_string());
         }
@@ -94,6 +95,15 @@ fn judge(findings: Vec<Finding>, allowed: &[AllowedFinding]) -> Judged {
         judged.told.push(Diagnostics::from(unused.help(help)).to_string().trim_end().to_owned());
     }
     judged
+}
+
+/// The line that says where a recipe lays a file down; `None`: it does not.
+fn laid_at(recipe: &Recipe, file: &str) -> Option<String> {
+    let holds =
+        |laid: &str| file.strip_prefix(laid).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let laid = recipe.files.iter().filter(|laid| holds(&laid.path)).max_by_key(|laid| laid.path.len())?;
+    let (line, column) = laid.span.position();
+    Some(format!("\n --> {}:{line}:{column}", laid.span.file().display()))
 }
 
 /// What to write into a recipe to allow a finding.
@@ -114,8 +124,13 @@ mod tests {
     use super::*;
 
     fn recipe(folder: &std::path::Path, allow: &str) -> Recipe {
+        recipe_of(folder, &format!("allow: {allow}"))
+    }
+
+    fn recipe_of(folder: &std::path::Path, text: &str) -> Recipe {
         let path = folder.join("recipe.yaml");
-        std::fs::write(&path, format!("name: web\nallow: {allow}\n")).unwrap();
+        std::fs::create_dir_all(folder.join("keys")).unwrap();
+        std::fs::write(&path, format!("name: web\n{text}\n")).unwrap();
         let source = recipe::load(&path, &recipe::LoadOptions::default()).unwrap();
         source.for_arch(Arch::X86_64).unwrap()
     }
@@ -137,7 +152,7 @@ mod tests {
                 finding(Severity::Warning, "resolver", None),
             ]
         };
-        let judged = judge(findings(), &recipe.allow);
+        let judged = judge(findings(), &recipe);
         assert_eq!(
             judged.told,
             [
@@ -150,14 +165,17 @@ mod tests {
             ["error[private-key] /etc/other key: line 1 begins a key; leave it out\n  = if it is meant: \
               `allow: [{finding: private-key, file: \"/etc/other key\", reason: …}]` in the recipe"]
         );
-        assert_eq!(judge(findings(), &[]).refused.len(), 2);
+        let recipe = recipe_of(folder.path(), "files: [{path: /etc/ssl/private, source: keys}]");
+        let refused = judge(findings(), &recipe).refused;
+        assert_eq!(refused.len(), 2);
+        assert!(refused[0].contains("recipe.yaml:2:16\n  = if it is meant"), "{refused:?}");
     }
 
     #[test]
     fn what_is_allowed_and_does_not_occur_is_told_at_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let recipe = recipe(folder.path(), "[{finding: private-key, file: /etc/x, reason: a test key}]");
-        let judged = judge(Vec::new(), &recipe.allow);
+        let judged = judge(Vec::new(), &recipe);
         let [told] = &judged.told[..] else { panic!("{:?}", judged.told) };
         assert!(told.contains("recipe.yaml:2:19") && told.contains("nothing is found in /etc/x"), "{told}");
         assert!(judged.refused.is_empty());

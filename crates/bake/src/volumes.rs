@@ -131,8 +131,17 @@ fn file_system(
 
 /// A volume that is too small is a mistake at its place in the recipe.
 fn explain(volume: &Volume, room: u64, source: ext4::Error) -> Error {
-    let ext4::Error::NoSpace { needed, .. } = source else {
-        return Error::FileSystem { device: volume.device.to_string(), source };
+    let told = |message: String, label: String, help: String| {
+        Error::Recipe(volume.size_span.error(recipe::Code::Size, message, label).help(help).into())
+    };
+    let needed = match source {
+        ext4::Error::NoSpace { needed, .. } => needed,
+        ext4::Error::TooManyInodes { needed, most, .. } => {
+            let message = format!("{} has no room for so many files", volume.device);
+            let label = format!("takes {most} files and folders, but there are {needed}");
+            return told(message, label, "make it larger: room for files grows with the size".to_owned());
+        }
+        source => return Error::FileSystem { device: volume.device.to_string(), source },
     };
     let size = (volume.size - room + needed).div_ceil(MIB);
     let message = format!("{} is too small for its content", volume.device);
@@ -141,5 +150,5 @@ fn explain(volume: &Volume, room: u64, source: ext4::Error) -> Error {
         "give it at least `size: {}GiB`, better more: the machine needs room to live in",
         size.div_ceil(1024)
     );
-    Error::Recipe(volume.size_span.error(recipe::Code::Size, message, label).help(help).into())
+    told(message, label, help)
 }

@@ -2,7 +2,7 @@ use std::io;
 
 use rayon::prelude::*;
 
-use crate::{BLOCK_SIZE, BlockSource, Digest, Hasher};
+use crate::{BLOCK_SIZE, BlockSource, Digest, Hasher, lanes};
 
 /// [`BLOCK_SIZE`] as a length in memory.
 const BLOCK_LEN: usize = BLOCK_SIZE as usize;
@@ -65,6 +65,55 @@ pub fn block_id(bytes: &[u8]) -> Option<Digest> {
         missing -= piece;
     }
     Some(hasher.finish())
+}
+
+/// [`block_id`] of several whole blocks, which takes less than half the time for four than for each alone. A block that is not
+/// whole is hashed by itself.
+pub fn block_ids_of(blocks: &[&[u8]]) -> Vec<Option<Digest>> {
+    let mut ids = vec![None; blocks.len()];
+    let mut whole: Vec<usize> = Vec::with_capacity(blocks.len());
+    for (at, block) in blocks.iter().enumerate() {
+        match block.len() == BLOCK_LEN && !is_zero(block) {
+            true => whole.push(at),
+            false => ids[at] = block_id(block),
+        }
+    }
+    let mut rest = &whole[..];
+    while !rest.is_empty() {
+        let (lanes, others) = rest.split_at(match rest.len() {
+            1 => 1,
+            2 | 3 => 2,
+            _ => 4,
+        });
+        rest = others;
+        let digests = match *lanes {
+            [a, b, c, d] => whole_digests([blocks[a], blocks[b], blocks[c], blocks[d]]).map(Vec::from),
+            [a, b] => whole_digests([blocks[a], blocks[b]]).map(Vec::from),
+            _ => None,
+        };
+        let digests = digests.unwrap_or_else(|| lanes.iter().map(|at| Digest::of(blocks[*at])).collect());
+        for (at, digest) in lanes.iter().zip(digests) {
+            ids[*at] = Some(digest);
+        }
+    }
+    ids
+}
+
+/// The SHA-256 of whole blocks, side by side; `None` where the processor cannot do that.
+fn whole_digests<const N: usize>(blocks: [&[u8]; N]) -> Option<[Digest; N]> {
+    // What ends every message of this length: a bit, zeros, the length in bits.
+    let mut end = [0; 64];
+    end[0] = 0x80;
+    end[56..].copy_from_slice(&(BLOCK_SIZE * 8).to_be_bytes());
+    let states = lanes::compress(blocks)?;
+    Some(states.map(|mut state| {
+        lanes::step(&mut state, &end);
+        let mut digest = [0; 32];
+        for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
+        Digest(digest)
+    }))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
@@ -214,6 +263,24 @@ mod tests {
         assert_eq!(block_id(&block), Some(Digest::of(&block)));
         block[BLOCK_LEN - 1] = 1;
         assert_eq!(block_id(&block), Some(Digest::of(&block)));
+    }
+
+    #[test]
+    fn blocks_hashed_side_by_side_have_the_same_ids() {
+        let blocks: Vec<Vec<u8>> = (0..11u32)
+            .map(|seed| match seed {
+                3 => vec![0; BLOCK_LEN],
+                7 => vec![7; 1000],
+                seed => (0..BLOCK_LEN as u32).map(|at| (at.wrapping_mul(seed * 2 + 9) >> 7) as u8).collect(),
+            })
+            .collect();
+        let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+        for from in 0..blocks.len() {
+            for to in from..=blocks.len() {
+                let one_by_one: Vec<_> = blocks[from..to].iter().map(|block| block_id(block)).collect();
+                assert_eq!(block_ids_of(&blocks[from..to]), one_by_one, "{from}..{to}");
+            }
+        }
     }
 
     #[test]

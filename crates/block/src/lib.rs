@@ -15,10 +15,13 @@ mod blocks;
 mod content;
 mod digest;
 mod ids;
+mod lanes;
 mod map;
 mod plain;
 
-pub use blocks::{Block, ReadError, block_id, block_ids, cut_at_blocks, hash_blocks, snapshot_digest};
+pub use blocks::{
+    Block, ReadError, block_id, block_ids, block_ids_of, cut_at_blocks, hash_blocks, snapshot_digest,
+};
 pub use content::{Content, ReadAt};
 pub use digest::{Digest, Hasher};
 pub use ids::{derived_uuid, format_uuid};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use block::{BLOCK_SIZE, BlockSource, Digest, block_id, cut_at_blocks};
+use block::{BLOCK_SIZE, BlockSource, Digest, block_ids_of, cut_at_blocks};
 use formats::{RawFile, Target, write_error};
 use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 
@@ -18,6 +18,9 @@ use crate::store::{Store, guard};
 
 /// The page of file systems: what is zero in this grain becomes a hole.
 const PAGE: usize = 4096;
+
+/// Blocks that one thread reads and checks side by side.
+const LANES: usize = 4;
 
 /// What happens to a file that is there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -288,59 +291,81 @@ impl Work<'_> {
 
     fn work(&self) -> Result<(), Error> {
         let mut fetcher = Fetcher::new()?;
-        let mut block = vec![0; BLOCK_LEN];
+        let mut buffer = vec![0; LANES * BLOCK_LEN];
         while !self.stopped.load(Ordering::Relaxed) {
-            let Some((index, id, there)) = self.items.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
+            let first = self.next.fetch_add(LANES, Ordering::Relaxed);
+            if first >= self.items.len() {
                 break;
-            };
-            self.one(*index, id.as_ref(), *there, &mut fetcher, &mut block)?;
-            self.progress.advance(BLOCK_SIZE);
+            }
+            let batch = &self.items[first..self.items.len().min(first + LANES)];
+            let differing = self.differing(batch, &mut buffer)?;
+            let mut blocks: Vec<&mut [u8]> = buffer.chunks_mut(BLOCK_LEN).take(differing.len()).collect();
+            let mut wanted = Vec::new();
+            let mut filled = Vec::new();
+            for ((_, id, _), block) in differing.iter().zip(&mut blocks) {
+                match id {
+                    None => block.fill(0),
+                    Some(id) => {
+                        wanted.push(*id);
+                        filled.push(&mut **block);
+                    }
+                }
+            }
+            let fetched = fetcher.fetch_all(self.store, &wanted, &mut filled);
+            fetched.map_err(|(at, lost)| {
+                let indices = differing.iter().filter(|(_, id, _)| id.is_some()).map(|(index, _, _)| *index);
+                lost.of(self.snapshot, indices.clone().nth(at).unwrap_or(batch[0].0))
+            })?;
+            for ((index, _, there), block) in differing.iter().zip(blocks) {
+                self.write(*index, *there, block)?;
+            }
+            self.progress.advance(batch.len() as u64 * BLOCK_SIZE);
         }
         self.read.fetch_add(fetcher.bytes_read, Ordering::Relaxed);
         Ok(())
     }
 
-    fn one(
-        &self,
-        index: u64,
-        id: Option<&Digest>,
-        there: bool,
-        fetcher: &mut Fetcher,
-        block: &mut [u8],
-    ) -> Result<(), Error> {
-        let start = index * BLOCK_SIZE;
-        let len = BLOCK_SIZE.min(self.snapshot.size - start) as usize;
-        let failed = |error| {
-            write_error(error, self.path, self.snapshot.size, self.snapshot.blocks.len() as u64 * BLOCK_SIZE)
-        };
-        if there {
-            // What is missing behind the old end is zero by now.
-            block.fill(0);
-            read_what_is_there(self.image, start, &mut block[..len])
-                .map_err(target_error(self.path, "reading the image"))?;
-            if block_id(block).as_ref() == id {
-                return Ok(());
+    /// Of a batch the blocks that the image does not have as they should be.
+    fn differing(&self, batch: &[Item], buffer: &mut [u8]) -> Result<Vec<Item>, Error> {
+        for ((index, _, there), block) in batch.iter().zip(buffer.chunks_mut(BLOCK_LEN)) {
+            if *there {
+                // What is missing behind the old end is zero by now.
+                block.fill(0);
+                let (start, len) = self.place(*index);
+                let read = read_what_is_there(self.image, start, &mut block[..len]);
+                read.map_err(target_error(self.path, "reading the image"))?;
             }
         }
-        match id {
-            None => block.fill(0),
-            Some(id) => fetcher.fetch(self.store, id, block).map_err(|lost| lost.of(self.snapshot, index))?,
-        }
+        let blocks = batch.iter().zip(buffer.chunks(BLOCK_LEN)).filter(|((_, _, there), _)| *there);
+        let blocks: Vec<&[u8]> = blocks.map(|(_, block)| block).collect();
+        let mut found = block_ids_of(&blocks).into_iter();
+        let differs = |(_, id, there): &&Item| !*there || found.next() != Some(*id);
+        Ok(batch.iter().filter(differs).copied().collect())
+    }
+
+    /// Where a block is in the image, and how much of it.
+    fn place(&self, index: u64) -> (u64, usize) {
+        let start = index * BLOCK_SIZE;
+        (start, BLOCK_SIZE.min(self.snapshot.size - start) as usize)
+    }
+
+    /// Writes a block, but for pages of zeros, which become holes.
+    fn write(&self, index: u64, there: bool, block: &[u8]) -> Result<(), Error> {
+        let (start, len) = self.place(index);
+        let data = self.snapshot.blocks.len() as u64 * BLOCK_SIZE;
+        let failed = |error| write_error(error, self.path, self.snapshot.size, data);
         if let Some(mark) = self.mark {
             mark.make()?;
         }
         self.written_blocks.fetch_add(1, Ordering::Relaxed);
         for (zero, from, to) in runs(&block[..len]) {
-            if !zero {
-                self.image.write_all_at(&block[from..to], start + from as u64).map_err(failed)?;
-                self.written.fetch_add((to - from) as u64, Ordering::Relaxed);
-            } else if there {
-                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                if fallocate(self.image, flags, start + from as u64, (to - from) as u64).is_err() {
-                    self.image.write_all_at(&block[from..to], start + from as u64).map_err(failed)?;
-                    self.written.fetch_add((to - from) as u64, Ordering::Relaxed);
-                }
+            let at = start + from as u64;
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            if zero && (!there || fallocate(self.image, flags, at, (to - from) as u64).is_ok()) {
+                continue;
             }
+            self.image.write_all_at(&block[from..to], at).map_err(failed)?;
+            self.written.fetch_add((to - from) as u64, Ordering::Relaxed);
         }
         Ok(())
     }

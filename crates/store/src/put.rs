@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use block::{BLOCK_SIZE, BlockMap, BlockSource, Digest, block_id, cut_at_blocks, snapshot_digest};
+use block::{BLOCK_SIZE, BlockMap, BlockSource, Digest, block_ids_of, cut_at_blocks, snapshot_digest};
 use formats::RawFile;
 
 use crate::Error;
@@ -21,6 +21,8 @@ use crate::store::{State, Store, guard};
 const MAX_NAME: usize = 255;
 /// How many blocks one thread may be ahead of the slowest.
 const AHEAD: usize = 16;
+/// Blocks that one thread reads and hashes side by side.
+const LANES: usize = 4;
 /// How often a put begins again when collections overtake it.
 const ATTEMPTS: usize = 5;
 
@@ -383,22 +385,30 @@ impl<'a> Work<'a> {
         let options = &self.store.options;
         let failed = |source| Error::Source { from: 0, to: 0, source };
         let mut encoder = Encoder::new(options.level, options.frame_fault).map_err(failed)?;
-        let mut block = vec![0; BLOCK_LEN];
+        let mut buffer = vec![0; LANES * BLOCK_LEN];
         let mut sealing: Sealing<'scope> = None;
         loop {
-            let at = self.next.fetch_add(1, Ordering::Relaxed);
-            if at >= self.blocks.len() || self.stopped.load(Ordering::Relaxed) {
+            let first = self.next.fetch_add(LANES, Ordering::Relaxed);
+            if first >= self.blocks.len() || self.stopped.load(Ordering::Relaxed) {
                 break;
             }
-            let found = self.look(self.blocks[at], &mut encoder, &mut block)?;
-            self.hand_in(at, found, scope, &mut sealing)?;
-            self.progress.advance(self.blocks[at].iter().map(|(_, len)| len).sum());
+            let batch = &self.blocks[first..self.blocks.len().min(first + LANES)];
+            let mut found = Vec::with_capacity(batch.len());
+            for (runs, block) in batch.iter().zip(buffer.chunks_mut(BLOCK_LEN)) {
+                found.push(self.read(runs, block)?);
+            }
+            self.hash(&mut found, &buffer);
+            for (at, (mut found, block)) in found.into_iter().zip(buffer.chunks(BLOCK_LEN)).enumerate() {
+                self.compress(&mut found, block, &mut encoder)?;
+                self.hand_in(first + at, found, scope, &mut sealing)?;
+                self.progress.advance(batch[at].iter().map(|(_, len)| len).sum());
+            }
         }
         join(sealing)
     }
 
-    /// Finds out about one block.
-    fn look(&self, runs: &[(u64, u64)], encoder: &mut Encoder, block: &mut [u8]) -> Result<Found, Error> {
+    /// Brings the bytes of a block into `block`, unless its origin tells its id.
+    fn read(&self, runs: &[(u64, u64)], block: &mut [u8]) -> Result<Found, Error> {
         let backend = &*self.store.backend;
         let (first, last) = (runs[0], runs[runs.len() - 1]);
         let index = first.0 / BLOCK_SIZE;
@@ -421,25 +431,37 @@ impl<'a> Work<'a> {
         let read = self.disk.read_at(from, &mut block[low..high]);
         read.map_err(|source| Error::Source { from, to, source })?;
         found.read = to - from;
-        if is_zero(&block[low..high]) {
-            return Ok(found);
+        if !is_zero(&block[low..high]) {
+            found.hashed = BLOCK_SIZE;
         }
-        found.hashed = BLOCK_SIZE;
-        let Some(id) = block_id(block) else { return Ok(found) };
-        found.id = Some(id);
-        if self.state.has(backend, &id)? {
-            return Ok(found);
+        Ok(found)
+    }
+
+    /// Hashes the blocks of a batch that have to be, side by side.
+    fn hash(&self, found: &mut [Found], buffer: &[u8]) {
+        let blocks = buffer.chunks(BLOCK_LEN).zip(&mut *found).filter(|(_, found)| found.hashed > 0);
+        let (blocks, found): (Vec<&[u8]>, Vec<&mut Found>) = blocks.unzip();
+        for (found, id) in found.into_iter().zip(block_ids_of(&blocks)) {
+            found.id = id;
+        }
+    }
+
+    /// Makes the frame of a block that was hashed and that the store does not have.
+    fn compress(&self, found: &mut Found, block: &[u8], encoder: &mut Encoder) -> Result<(), Error> {
+        let Some(id) = found.id.filter(|_| found.hashed > 0) else { return Ok(()) };
+        if self.state.has(&*self.store.backend, &id)? {
+            return Ok(());
         }
         let mut frame = {
             let mut order = guard(&self.order);
             if order.added.contains(&id) {
-                return Ok(found);
+                return Ok(());
             }
             order.buffers.pop().unwrap_or_default()
         };
         let codec = encoder.encode(id, block, &mut frame)?;
         found.frame = Some((codec, frame));
-        Ok(found)
+        Ok(())
     }
 
     /// Takes a result in, and with it all that waited for it.

@@ -1,7 +1,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use block::{BLOCK_SIZE, BlockSource, Digest, block_id};
+use block::{BLOCK_SIZE, BlockSource, Digest, block_id, block_ids_of};
 
 use crate::Error;
 use crate::backend::{BackendError, Object};
@@ -74,6 +74,15 @@ impl Fetcher {
         place: &BlockPlace,
         block: &mut [u8],
     ) -> Result<(), PlaceError> {
+        self.decode(pack, place, block)?;
+        if block_id(block) == Some(*id) {
+            return Ok(());
+        }
+        Err(PlaceError::Damage(place.pack.to_string(), "its bytes are not those of its id"))
+    }
+
+    /// Fills `block` from the frame at a place, whatever block that is.
+    fn decode(&mut self, pack: &dyn Object, place: &BlockPlace, block: &mut [u8]) -> Result<(), PlaceError> {
         self.frame.resize(place.len as usize, 0);
         match pack.read_at(place.offset.into(), &mut self.frame) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -83,8 +92,34 @@ impl Fetcher {
         }
         self.bytes_read += u64::from(place.len);
         let damage = |why| PlaceError::Damage(place.pack.to_string(), why);
-        self.decoder.decode(place.codec, &self.frame, block).map_err(damage)?;
-        if block_id(block) != Some(*id) { Err(damage("its bytes are not those of its id")) } else { Ok(()) }
+        self.decoder.decode(place.codec, &self.frame, block).map_err(damage)
+    }
+
+    /// [`Fetcher::fetch`] of several blocks, checked side by side; which one could not be had, and why.
+    pub(crate) fn fetch_all(
+        &mut self,
+        store: &Store,
+        ids: &[Digest],
+        blocks: &mut [&mut [u8]],
+    ) -> Result<(), (usize, Lost)> {
+        let state = store.state();
+        for (id, block) in ids.iter().zip(&mut *blocks) {
+            // Whatever goes wrong here is looked into below.
+            let place = state.place(&*store.backend, id).ok().flatten();
+            if let Some((place, pack)) =
+                place.and_then(|place| Some((place, state.pack(&*store.backend, place.pack).ok()?)))
+            {
+                let _ = self.decode(&*pack, &place, block);
+            }
+        }
+        let read: Vec<&[u8]> = blocks.iter().map(|block| &**block).collect();
+        let found = block_ids_of(&read);
+        for (at, (id, block)) in ids.iter().zip(blocks).enumerate() {
+            if found[at] != Some(*id) {
+                self.fetch(store, id, block).map_err(|lost| (at, lost))?;
+            }
+        }
+        Ok(())
     }
 
     /// The frame that was read last.

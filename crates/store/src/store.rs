@@ -377,12 +377,19 @@ impl State {
     pub(crate) fn places(&self, backend: &dyn Backend, id: &Digest) -> Result<Vec<BlockPlace>, Error> {
         let mut places = Vec::new();
         for layer in self.index.iter().rev() {
-            let table = layer.table(backend)?;
-            if let Some(at) = table.position(id).map_err(|error| layer.failed(backend, error))? {
-                places.push(table.place(at).map_err(|error| layer.failed(backend, error))?);
-            }
+            places.extend(layer.place(backend, id)?);
         }
         Ok(places)
+    }
+
+    /// The newest place where the index has a block.
+    pub(crate) fn place(&self, backend: &dyn Backend, id: &Digest) -> Result<Option<BlockPlace>, Error> {
+        for layer in self.index.iter().rev() {
+            if let Some(place) = layer.place(backend, id)? {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a place can be counted on: a writer may leave out a block that has one.
@@ -397,7 +404,12 @@ impl State {
 
     /// Whether a writer may leave out a block because the store has it.
     pub(crate) fn has(&self, backend: &dyn Backend, id: &Digest) -> Result<bool, Error> {
-        Ok(self.places(backend, id)?.iter().any(|place| self.counts(id, place)))
+        for layer in self.index.iter().rev() {
+            if layer.place(backend, id)?.is_some_and(|place| self.counts(id, &place)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The block that an origin makes, if one was seen to make it: `Some(None)` for zeros.
@@ -455,6 +467,13 @@ impl Layer {
         let bytes = bytes.map_err(|error| missing(&backend.place(), &key, error))?;
         let table = Table::read(self.kind, bytes).map_err(|error| self.failed(backend, error))?;
         Ok(self.table.get_or_init(|| table))
+    }
+
+    /// Where this table has a block.
+    fn place(&self, backend: &dyn Backend, id: &Digest) -> Result<Option<BlockPlace>, Error> {
+        let table = self.table(backend)?;
+        let position = table.position(id).map_err(|error| self.failed(backend, error))?;
+        position.map(|at| table.place(at).map_err(|error| self.failed(backend, error))).transpose()
     }
 
     pub(crate) fn failed(&self, backend: &dyn Backend, source: FormatError) -> Error {

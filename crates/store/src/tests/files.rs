@@ -72,22 +72,23 @@ fn an_interrupted_update_is_marked_and_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = store_in(folder.path());
     let image = folder.path().join("a.raw");
-    sparse(&image, 4 * BLOCK_SIZE, &[(0, noise(1, 1000)), (2 * BLOCK_SIZE, noise(2, 1000))]);
-    let record = {
-        store.put(Source::File(&image), &named("a")).unwrap();
-        store.find("a").unwrap()
-    };
-    sparse(&image, 4 * BLOCK_SIZE, &[]);
+    let pieces: Vec<_> = (0..6).map(|at| (at * BLOCK_SIZE, noise(at, 1000))).collect();
+    sparse(&image, 6 * BLOCK_SIZE, &pieces);
+    store.put(Source::File(&image), &named("a")).unwrap();
+    let record = store.find("a").unwrap();
+    sparse(&image, 6 * BLOCK_SIZE, &[]);
     for entry in fs::read_dir(folder.path().join("store/packs")).unwrap() {
         let pack = File::options().write(true).open(entry.unwrap().path()).unwrap();
-        pack.write_all_at(b"damage", 1100).unwrap();
+        // In the frame of the last block, before six entries and the footer.
+        let at = pack.metadata().unwrap().len() - 6 * 40 - 48 - 500;
+        pack.write_all_at(b"damage", at).unwrap();
     }
     let error = store.get(&record, &image, &OPTIONS).unwrap_err();
-    assert!(matches!(error, Error::Block { index: 2, .. }), "{error}");
+    assert!(matches!(error, Error::Block { index: 5, .. }), "{error}");
     let refused = store.put(Source::File(&image), &named("b")).unwrap_err();
     assert!(matches!(refused, Error::Incomplete { .. }), "{refused}");
     let error = store.get(&record, &folder.path().join("new.raw"), &OPTIONS).unwrap_err();
-    assert!(matches!(error, Error::Block { index: 2, .. }), "{error}");
+    assert!(matches!(error, Error::Block { index: 5, .. }), "{error}");
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "store, image and mark: {left:?}");
 }

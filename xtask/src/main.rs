@@ -20,6 +20,7 @@ Usage: cargo xtask COMMAND
   test [ARGUMENT…]          every test, real bakes and boots among them; arguments go to `cargo test`
        --thorough           also those that take an hour: full emulation, more hosts, every machine
   bench bake                our bake against mmdebstrap, mke2fs and partitioning, in one run
+  bench store               our block store against desync, casync, borg and restic, in one run
   fuzz [TARGET…] [OPTION…]  feed parsers of foreign data with hostile input; `fuzz --help` tells more
   ci                        formatting, lints, generated files, dependencies, a minute of `fuzz`, then `test`
   generate                  write the generated files anew (recipes/recipe.schema.json, docs/recipe.md, docs/mistakes.md)
@@ -82,10 +83,10 @@ fn test(arguments: &[OsString]) -> Result<()> {
 
 fn bench(arguments: &[OsString]) -> Result<()> {
     let Some((name, rest)) = arguments.split_first() else {
-        bail!("`cargo xtask bench` wants the name of a bench: bake");
+        bail!("`cargo xtask bench` wants the name of a bench: bake or store");
     };
-    let Some(name @ "bake") = name.to_str() else {
-        bail!("there is no bench `{}`; there is: bake", name.display());
+    let Some(name @ ("bake" | "store")) = name.to_str() else {
+        bail!("there is no bench `{}`; there are: bake, store", name.display());
     };
     let program = build_program()?;
     let path = tools_path(&program)?;

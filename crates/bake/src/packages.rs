@@ -681,19 +681,23 @@ impl Provider for ToolPackages<'_> {
         self.report.line(text);
     }
 
-    fn fetch(&self, packages: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
+    fn fetch(
+        &self,
+        suite: &str,
+        packages: &[&str],
+    ) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
         let context = Context { cache: self.cache, now: self.now, mirror: self.mirror, report: self.report };
-        let mirrors = context.mirrors(None, tools::SUITE);
+        let mirrors = context.mirrors(None, suite);
         let architecture = match std::env::consts::ARCH {
             "aarch64" => "arm64",
             _ => "amd64",
         };
-        let (universe, _) = context.universe(&mirrors, tools::SUITE, None, architecture)?;
+        let (universe, _) = context.universe(&mirrors, suite, None, architecture)?;
         let install = packages.iter().map(|name| ((*name).to_owned(), None)).collect();
         let solution = solve(&universe, &Request { install, ..Request::default() })?;
         let requests: Vec<FileRequest> =
             solution.packages.iter().map(|chosen| chosen.package.request()).collect();
-        let downloaded = context.fetch(&requests, &mirrors, tools::SUITE)?;
+        let downloaded = context.fetch(&requests, &mirrors, suite)?;
         let fetched = requests.into_iter().zip(downloaded.paths).map(|(request, path)| Fetched {
             package: tools::Package { name: request.name, version: request.version },
             path,

@@ -37,9 +37,6 @@ pub use set::Set;
 /// Raised when the shape of a tree changes, so that older ones are not taken for the new.
 const SHAPE: u32 = 2;
 
-/// The suite that tools come from.
-pub const SUITE: &str = "trixie";
-
 /// Why tools could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -104,8 +101,12 @@ pub struct Fetched {
 
 /// Where packages come from: resolves names with their dependencies and fetches the files.
 pub trait Provider {
-    /// The packages of the set and all they depend on.
-    fn fetch(&self, packages: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>>;
+    /// The packages of a set and all they depend on, as a suite has them.
+    fn fetch(
+        &self,
+        suite: &str,
+        packages: &[&str],
+    ) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>>;
 
     /// Something that a person may want to read.
     fn note(&self, _text: &str) {}
@@ -133,8 +134,9 @@ impl Tools {
                 }
             }
         }
-        let fetched =
-            provider.fetch(set.packages()).map_err(|source| Error::Packages { set: set.name(), source })?;
+        let fetched = provider
+            .fetch(set.suite(), set.packages())
+            .map_err(|source| Error::Packages { set: set.name(), source })?;
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let partial = Partial::new(&folder, &name).map_err(Error::io(&folder))?;
         build(partial.path(), set, &fetched)?;
@@ -199,7 +201,7 @@ impl Tools {
 fn key(set: Set) -> String {
     let mut hasher = block::Hasher::new();
     hasher.field(&SHAPE.to_le_bytes());
-    hasher.field(SUITE.as_bytes());
+    hasher.field(set.suite().as_bytes());
     hasher.field(std::env::consts::ARCH.as_bytes());
     for name in set.packages().iter().chain(set.programs()).chain(set.folders()).chain(set.only()) {
         hasher.field(name.as_bytes());
@@ -268,7 +270,11 @@ mod tests {
     }
 
     impl Provider for Twin<'_> {
-        fn fetch(&self, _: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
+        fn fetch(
+            &self,
+            _: &str,
+            _: &[&str],
+        ) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
             let id = std::process::id();
             let theirs = self.cache.join(format!("tools/.peer-{}.{id}", key(Set::Peer)));
             fs::create_dir_all(theirs.join("root"))?;

@@ -12,6 +12,8 @@ pub enum Set {
     Peer,
     /// The emulators of foreign programs: one static file each.
     Emulate,
+    /// Others who deduplicate images, for comparisons: their newest releases.
+    Stores,
 }
 
 impl Set {
@@ -26,6 +28,16 @@ impl Set {
             Self::Check => "check",
             Self::Peer => "peer",
             Self::Emulate => "emulate",
+            Self::Stores => "stores",
+        }
+    }
+
+    /// The suite that its packages come from.
+    pub fn suite(self) -> &'static str {
+        match self {
+            // Where the newest of each is, and desync at all.
+            Self::Stores => "sid",
+            _ => "trixie",
         }
     }
 
@@ -68,13 +80,14 @@ impl Set {
                 "zstd",
             ],
             Self::Emulate => &["qemu-user"],
+            Self::Stores => &["borgbackup", "casync", "desync", "restic", "zstd"],
         }
     }
 
     /// The only files that are unpacked; empty: all of them.
     pub(crate) fn only(self) -> &'static [&'static str] {
         match self {
-            Self::Boot | Self::BootAarch64 | Self::Check | Self::Peer => &[],
+            Self::Boot | Self::BootAarch64 | Self::Check | Self::Peer | Self::Stores => &[],
             // Of half a gigabyte, for every machine that there ever was.
             Self::Emulate => &["usr/bin/qemu-aarch64", "usr/bin/qemu-x86_64"],
         }
@@ -99,6 +112,7 @@ impl Set {
                 "gpgv",
                 "python3",
             ],
+            Self::Stores => &["casync", "desync", "python3", "restic", "zstd"],
             Self::Peer | Self::Emulate => &[],
         }
     }
@@ -107,7 +121,7 @@ impl Set {
     /// sandbox makes and takes away would pull the mount from under another one in the same tree.
     pub(crate) fn folders(self) -> &'static [&'static str] {
         match self {
-            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate => &[],
+            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate | Self::Stores => &[],
             Self::Peer => &["dev", "mnt", "proc", "run", "srv", "sys", "tmp"],
         }
     }
@@ -115,7 +129,7 @@ impl Set {
     /// Files that the tree has besides those of its packages: path and text.
     pub(crate) fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate => &[],
+            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate | Self::Stores => &[],
             // base-passwd makes these when it is configured, which nobody does here.
             Self::Peer => &[
                 ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n_apt:x:42:65534::/nonexistent:/bin/false\n"),

@@ -24,6 +24,8 @@ const POLL: Duration = Duration::from_millis(500);
 const REFUSAL_LIMIT: Duration = Duration::from_secs(90);
 /// Between two lines of progress while waiting.
 const PROGRESS: Duration = Duration::from_secs(10);
+/// How often a machine that a busy host held up at the wrong moment is started again.
+const FRESH_STARTS: u32 = 3;
 /// The longest path that a unix socket may have, less the names that are added.
 const LONGEST_SOCKET_FOLDER: usize = 90;
 /// The file with the machine's host keys, beside the user's key.
@@ -355,7 +357,10 @@ impl Machine {
         self.spec.accel
     }
 
+    /// The limit holds for time in which the machine could run: what it waited for a busy host's processors is added.
     fn wait_for_boot(&mut self, from: Instant, limit: Duration, log: Log<'_>) -> Result<Duration, BootError> {
+        let held_up_before = process::held_up(self.child.id());
+        let mut fresh_starts = 0;
         let mut said = Instant::now();
         let mut refused = String::new();
         let mut refused_since = None;
@@ -381,6 +386,18 @@ impl Machine {
             if let Some(line) = console::fatal_line(&console).or_else(|| console::fatal_line(&firmware)) {
                 // What comes after it is part of the story.
                 std::thread::sleep(Duration::from_secs(2));
+                if self.spec.accel == Accel::Tcg && console::is_held_up(&line) && fresh_starts < FRESH_STARTS
+                {
+                    fresh_starts += 1;
+                    log(&format!(
+                        "the host was too busy while the kernel measured the machine's timer, and the kernel gave up \
+                         (`{line}`): the machine starts again, {fresh_starts} of {FRESH_STARTS} times at most"
+                    ));
+                    self.console_from =
+                        std::fs::metadata(&self.places.console).map(|meta| meta.len()).unwrap_or(0);
+                    self.qmp.reset()?;
+                    continue;
+                }
                 return Err(self.not_up(from, format!("the console says `{line}`")));
             }
             if !self.spec.logs_in && console::stage(&console) == Stage::Services {
@@ -411,7 +428,10 @@ impl Machine {
                     }
                 }
             }
-            if from.elapsed() > limit || refused_since.is_some_and(|since| since.elapsed() > REFUSAL_LIMIT) {
+            let held_up = process::held_up(self.child.id()).saturating_sub(held_up_before);
+            if from.elapsed() > limit + held_up
+                || refused_since.is_some_and(|since| since.elapsed() > REFUSAL_LIMIT)
+            {
                 let seconds = from.elapsed().as_secs();
                 let wanted = match self.spec.logs_in {
                     true => format!("{} cannot log in after {seconds} s{refused}", self.spec.user),

@@ -94,6 +94,10 @@ const FATAL: &[(Place, &str)] = &[
     (Anywhere, "Security Violation"),
 ];
 
+/// What the kernel says when an emulated machine's timer stood still, because the host's processors were elsewhere
+/// while it counted ticks: nothing that the image could help.
+const HELD_UP: &str = "IO-APIC + timer doesn't work";
+
 /// Text that tells a person why a boot failed, in any case of letters.
 const TELLING: &[&str] = &[
     "error",
@@ -161,6 +165,11 @@ pub fn telling_lines(console: &str, most: usize) -> Vec<String> {
     let mut telling = before.iter().rev().filter(speaks).take(most).collect::<Vec<_>>();
     telling.reverse();
     telling.into_iter().chain(tail).cloned().collect()
+}
+
+/// Whether a fatal line tells of the host, not of the image.
+pub(crate) fn is_held_up(line: &str) -> bool {
+    line.contains(HELD_UP)
 }
 
 #[cfg(test)]
@@ -264,6 +273,15 @@ mod tests {
             telling.iter().all(|line| !line.contains("randomart") && !line.contains("AF_VSOCK")),
             "{telling:#?}"
         );
+    }
+
+    #[test]
+    fn a_timer_that_the_host_held_up_is_no_fault_of_the_image() {
+        let console = "[    0.012000] ..TIMER: vector=0x30 apic1=0 pin1=2 apic2=-1 pin2=-1\n[    0.056000] Kernel panic - not \
+                       syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report.\n";
+        assert!(is_held_up(&fatal_line(console).unwrap()));
+        let panic = include_str!("../testdata/kernel-panic.txt");
+        assert!(!is_held_up(&fatal_line(panic).unwrap()));
     }
 
     #[test]

@@ -70,6 +70,17 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<Exit
     }
 }
 
+/// How long a process wanted to run and was not let, as the thread that waited longest counts it; zero where the kernel
+/// does not tell.
+pub(crate) fn held_up(pid: u32) -> Duration {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
+    let waited = threads.flatten().filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_ascii_whitespace().nth(1)?.parse().ok()
+    });
+    Duration::from_nanos(waited.max().unwrap_or(0))
+}
+
 fn drain(pipe: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
@@ -84,6 +95,16 @@ fn drain(pipe: Option<impl Read>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waiting_for_a_processor_is_counted() {
+        // This very process has waited for something by now, and not for longer than it lives.
+        let held_up = held_up(std::process::id());
+        assert!(held_up < Duration::from_secs(3600), "{held_up:?}");
+        let text = std::fs::read_to_string("/proc/self/schedstat").unwrap();
+        assert_eq!(text.split_ascii_whitespace().count(), 3, "{text}");
+        assert_eq!(super::held_up(u32::MAX), Duration::ZERO);
+    }
 
     #[test]
     fn a_command_gets_its_input_and_its_time() {

@@ -94,6 +94,11 @@ impl Qmp {
         self.execute("system_powerdown", json!({})).map(|_| ())
     }
 
+    /// Presses the reset button.
+    pub fn reset(&mut self) -> Result<(), QmpError> {
+        self.execute("system_reset", json!({})).map(|_| ())
+    }
+
     /// Ends QEMU.
     pub fn quit(&mut self) -> Result<(), QmpError> {
         self.execute("quit", json!({})).map(|_| ())

@@ -291,7 +291,11 @@ mod tests {
     struct Counter(std::cell::Cell<u32>, std::cell::RefCell<String>);
 
     impl Provider for Counter {
-        fn fetch(&self, _: &[&str]) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
+        fn fetch(
+            &self,
+            _: &str,
+            _: &[&str],
+        ) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
             self.0.set(self.0.get() + 1);
             Ok(Vec::new())
         }

@@ -125,9 +125,21 @@ const HARMLESS: &[&str] = &[
     "systemd-ssh-generator",
 ];
 
-/// What says nothing about a boot: the pictures of keys that cloud-init draws.
-const NOISE: &[&str] =
-    &["]: |", "]: +-", "randomart", "key fingerprint is", "]: SHA256:", "has been saved in"];
+/// What says nothing about a boot: the keys that cloud-init makes, and the pictures that it draws of them.
+const NOISE: &[&str] = &[
+    "]: |",
+    "]: +-",
+    "randomart",
+    "key fingerprint is",
+    " SHA256:",
+    "has been saved in",
+    "Generating public/private",
+    "SSH HOST KEY",
+    "ecdsa-sha2-nistp256 ",
+    "ssh-ed25519 ",
+    "ssh-rsa ",
+    "cloud-init: ####",
+];
 
 /// What a person would read as lines: a jump of the cursor begins a new one, frames and colours are left out.
 pub(crate) fn lines(console: &str) -> Vec<String> {
@@ -164,7 +176,13 @@ pub fn telling_lines(console: &str, most: usize) -> Vec<String> {
     };
     let mut telling = before.iter().rev().filter(speaks).take(most).collect::<Vec<_>>();
     telling.reverse();
-    telling.into_iter().chain(tail).cloned().collect()
+    let mut told: Vec<String> = Vec::new();
+    for line in telling.into_iter().chain(tail) {
+        if !told.contains(line) {
+            told.push(line.clone());
+        }
+    }
+    told
 }
 
 /// Whether a fatal line tells of the host, not of the image.

@@ -6,6 +6,7 @@ mod dependencies;
 
 use std::env;
 use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -66,7 +67,9 @@ fn bakehouse(arguments: &[OsString]) -> Result<ExitCode> {
     let program = build_program()?;
     let status =
         Command::new(&program).args(arguments).status().with_context(|| format!("cannot run {program:?}"))?;
-    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    // As a shell tells it: 130 for one that Ctrl-C ended.
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
 fn test(arguments: &[OsString]) -> Result<()> {

@@ -93,7 +93,7 @@ pub fn start(
     }
     std::fs::create_dir_all(work).map_err(|source| file_error("create the folder", work, source))?;
     let work = work.canonicalize().map_err(|source| file_error("find", work, source))?;
-    let sockets = socket_folder()?;
+    let sockets = socket_folder(&work)?;
 
     let mut overlays = Vec::new();
     for (index, disk) in spec.disks.iter().enumerate() {
@@ -180,12 +180,14 @@ fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> Boot
     BootError::File { action, path: path.into(), source }
 }
 
-/// A new folder with a path that is short enough for unix sockets, open to its owner alone.
-fn socket_folder() -> Result<tempfile::TempDir, BootError> {
-    let mut parent = std::env::temp_dir();
-    if parent.as_os_str().len() > LONGEST_SOCKET_FOLDER - "/bakehouse-123456".len() {
-        parent = PathBuf::from("/tmp");
-    }
+/// A new folder with a path that is short enough for unix sockets, open to its owner alone: in the work folder where that
+/// can be, so that it goes with it when the process is killed.
+fn socket_folder(work: &Path) -> Result<tempfile::TempDir, BootError> {
+    let longest = LONGEST_SOCKET_FOLDER - "/bakehouse-123456".len();
+    let parent = [work.to_owned(), std::env::temp_dir()]
+        .into_iter()
+        .find(|parent| parent.is_absolute() && parent.as_os_str().len() <= longest)
+        .unwrap_or_else(|| PathBuf::from("/tmp"));
     tempfile::Builder::new()
         .prefix("bakehouse-")
         .tempdir_in(&parent)

@@ -14,7 +14,7 @@ use std::fmt;
 use block::Digest;
 
 pub use claims::{ClaimRun, ClaimedContent, Claims};
-pub use pack::{Codec, PACK_FOOTER, PACK_HEADER, Pack, PackEntry, PackFooter};
+pub use pack::{Codec, PACK_ENTRY, PACK_FOOTER, PACK_HEADER, Pack, PackEntry, PackFooter};
 pub(crate) use pack::{PackIndexBuilder, pack_header};
 pub use root::{Catalog, Condemned, LayerRef, Quarantined, Root};
 pub use snapshot::{Record, Snapshot, SnapshotId, SnapshotIdError};

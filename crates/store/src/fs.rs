@@ -110,6 +110,11 @@ pub trait FileSystem: Send + Sync {
     /// Makes all names of a folder durable, as they are now.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 
+    /// [`FileSystem::sync_folder`] of several folders, as [`FileSystem::sync_files`] for files.
+    fn sync_folders(&self, paths: &[&Path]) -> io::Result<()> {
+        paths.iter().try_for_each(|path| self.sync_folder(path))
+    }
+
     /// The entries of a folder, in any order. `NotFound` when there is none. Entries that come or go meanwhile may be
     /// in it or not.
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
@@ -215,6 +220,20 @@ struct HostLock {
 
 impl Held for HostLock {}
 
+/// Does the same with each item, all at once: a file system's journal takes syncs together.
+fn at_once<T: Copy + Sync + Send>(items: &[T], work: impl Fn(T) -> io::Result<()> + Sync) -> io::Result<()> {
+    let Some((last, others)) = items.split_last() else { return Ok(()) };
+    let work = &work;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = others.iter().map(|item| scope.spawn(move || work(*item))).collect();
+        let last = work(*last);
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        joined.chain([last]).collect()
+    })
+}
+
 impl FileSystem for HostFileSystem {
     fn create(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
         File::options().read(true).write(true).create_new(true).open(path).map(HostFile::boxed)
@@ -237,15 +256,11 @@ impl FileSystem for HostFileSystem {
     }
 
     fn sync_files(&self, files: &[&dyn FileHandle]) -> io::Result<()> {
-        let Some((last, others)) = files.split_last() else { return Ok(()) };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = others.iter().map(|file| scope.spawn(|| file.sync())).collect();
-            let last = last.sync();
-            let joined = threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            joined.chain([last]).collect()
-        })
+        at_once(files, |file| file.sync())
+    }
+
+    fn sync_folders(&self, paths: &[&Path]) -> io::Result<()> {
+        at_once(paths, |path| self.sync_folder(path))
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {

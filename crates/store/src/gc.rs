@@ -6,8 +6,8 @@ use crate::Error;
 use crate::backend::{Listed, Locked};
 use crate::commit::{Objects, Swapped};
 use crate::format::{
-    BlockPlace, Catalog, ClaimedContent, Claims, Condemned, Folder, LayerRef, Name, Record, Root, SnapshotId,
-    Table, TableKind, merge_tables,
+    BlockPlace, Catalog, ClaimedContent, Claims, Condemned, Folder, LayerRef, Name, PACK_ENTRY, PACK_FOOTER,
+    PACK_HEADER, Record, Root, SnapshotId, Table, TableKind, merge_tables,
 };
 use crate::fs::LockKind;
 use crate::mark::Marks;
@@ -46,7 +46,7 @@ pub struct GcPlan {
     pub needed_bytes: u64,
     /// Packs that nothing needs.
     pub unneeded: Vec<PackPlan>,
-    /// Packs of which less than half is needed.
+    /// Packs of which less than half is needed, and such that are damaged where nothing is needed.
     pub rewritten: Vec<PackPlan>,
     /// Objects that are no part of the store: of writers that were interrupted, or replaced by newer ones.
     pub leftovers: Vec<Listed>,
@@ -94,8 +94,11 @@ pub struct GcReport {
 #[derive(Clone, Copy, Default)]
 struct Contents {
     bytes: u64,
+    blocks: u64,
     needed_blocks: u64,
     needed_bytes: u64,
+    /// Whether a needed block in it is known to be damaged.
+    hopeless: bool,
 }
 
 impl Store {
@@ -167,7 +170,9 @@ impl Store {
                 let place = marks.place(at, position)?;
                 let contents = packs.entry(place.pack).or_default();
                 contents.bytes += u64::from(place.len);
+                contents.blocks += 1;
                 if marks.is_needed(at, position) {
+                    contents.hopeless |= state.is_quarantined(&table.id(position), &place.pack);
                     contents.needed_blocks += 1;
                     contents.needed_bytes += u64::from(place.len);
                     needed_blocks += 1;
@@ -175,6 +180,10 @@ impl Store {
                 }
             }
         }
+        // Packs with damage in what is not needed of them are rewritten, so that it goes; from one with a needed block that is damaged
+        // not all can be copied.
+        let damaged: HashSet<Name> =
+            state.root.quarantine.iter().map(|quarantined| quarantined.pack).collect();
         let named = named(&state.root, records);
         let mut leftovers = Vec::new();
         for folder in Folder::ALL {
@@ -196,9 +205,12 @@ impl Store {
             needed_bytes: contents.needed_bytes,
         };
         let unneeded = packs.iter().filter(|(_, contents)| contents.needed_blocks == 0).map(plan).collect();
-        let under_half =
-            |contents: &Contents| contents.needed_blocks > 0 && contents.needed_bytes * 2 < contents.bytes;
-        let rewritten = packs.iter().filter(|(_, contents)| under_half(contents)).map(plan).collect();
+        let is_rewritten = |(pack, contents): &(&Name, &Contents)| {
+            let own = PACK_HEADER + PACK_FOOTER + contents.blocks as usize * PACK_ENTRY;
+            let under_half = contents.needed_bytes * 2 < contents.bytes.saturating_sub(own as u64);
+            contents.needed_blocks > 0 && !contents.hopeless && (under_half || damaged.contains(*pack))
+        };
+        let rewritten = packs.iter().filter(is_rewritten).map(plan).collect();
         Ok(GcPlan {
             sequence: state.root.sequence,
             snapshots: records.len() as u64,
@@ -275,7 +287,8 @@ impl Store {
             let generation = earlier.map_or(root.generation, |condemned| condemned.generation);
             root.condemned.push(Condemned { pack, generation });
         }
-        root.quarantine.retain(|quarantined| !deleted.contains(&quarantined.pack));
+        let known: HashSet<Name> = marks.tables.iter().flat_map(|table| table.packs()).collect();
+        root.quarantine.retain(|damaged| known.contains(&damaged.pack) && !deleted.contains(&damaged.pack));
         self.write_index(state, marks, &copied, &deleted, &mut root)?;
         self.write_origins(state, marks, &mut root)?;
         let mut objects = Objects::default();
@@ -341,7 +354,8 @@ impl Store {
             }
             let mut writer = match pack.take() {
                 Some(writer) => writer,
-                None => PackWriter::new(self, state.root.generation)?,
+                // Of the generation to come: no pack of this one, which may go, has such a name.
+                None => PackWriter::new(self, state.root.generation + 1)?,
             };
             writer.append(id, place.codec, fetcher.frame())?;
             report.copied_bytes += u64::from(place.len);
@@ -515,7 +529,8 @@ impl Finished {
                 let known =
                     named.contains(&(folder, name)) || folder == Folder::Packs && packs.contains(&name);
                 let late = generation.wrapping_sub(name.generation) >= 2 && name.generation < generation;
-                if deleted.contains(&name) && folder == Folder::Packs || !known && (alone || late) {
+                let condemned = folder == Folder::Packs && deleted.contains(&name);
+                if !known && (condemned || alone || late) {
                     report.freed_bytes += listed.len;
                     keys.push(listed.key);
                 }

@@ -93,6 +93,7 @@ mod origin;
 mod put;
 mod read;
 mod rebuild;
+mod simulate;
 mod store;
 mod sys;
 #[cfg(test)]

@@ -77,6 +77,9 @@ impl<'a> Marks<'a> {
         let mut found = Vec::new();
         for at in (0..self.tables.len()).rev() {
             if let Some(position) = self.position(at, id)? {
+                if found.is_empty() && self.needed[at].get(position) {
+                    return Ok(true);
+                }
                 found.push((at, position));
             }
         }

@@ -65,7 +65,7 @@ pub struct Stat {
     pub pack_bytes: u64,
     /// Bytes of snapshots, tables and lists.
     pub other_bytes: u64,
-    /// Blocks that are known to be damaged.
+    /// Blocks, and packs' own indices, that are known to be damaged.
     pub quarantined_blocks: u64,
     /// Packs that the next collections may delete.
     pub condemned_packs: u64,
@@ -201,6 +201,11 @@ impl Store {
         Ok(stat)
     }
 
+    /// Whether the store has a block that a put need not bring again.
+    pub fn has_block(&self, id: &Digest) -> Result<bool, Error> {
+        self.state().has(&*self.backend, id)
+    }
+
     /// All snapshots, oldest first.
     pub fn list(&self) -> Result<Vec<Record>, Error> {
         let state = self.refresh()?;
@@ -236,7 +241,15 @@ impl Store {
     /// A snapshot's map.
     pub fn snapshot(&self, record: &Record) -> Result<Snapshot, Error> {
         let failed = |source| self.format_error(Folder::Snapshots, record.object, source);
-        let snapshot = Snapshot::read(&self.load(Folder::Snapshots, record.object)?).map_err(failed)?;
+        let bytes = match self.load(Folder::Snapshots, record.object) {
+            Err(Error::Missing { .. }) if !self.list()?.contains(record) => {
+                // It was forgotten and collected since it was found.
+                let wanted = record.id.to_string();
+                return Err(Error::NoSnapshot { wanted, place: self.place(), nearest: None });
+            }
+            bytes => bytes?,
+        };
+        let snapshot = Snapshot::read(&bytes).map_err(failed)?;
         if snapshot.id != record.id || snapshot.digest != record.digest {
             let why = "it is not the one that the list of snapshots names";
             return Err(failed(FormatError::Damaged { what: "snapshot", why }));
@@ -338,7 +351,8 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 impl State {
-    fn load(backend: &dyn Backend, old: Option<&State>) -> Result<Self, Error> {
+    /// Reads the root.
+    pub(crate) fn load(backend: &dyn Backend, old: Option<&State>) -> Result<Self, Error> {
         let place = || format!("{}/{ROOT}", backend.place());
         let Some((bytes, tag)) = backend.read_swapped(ROOT)? else {
             return Err(Error::RootLost { place: place(), state: "missing".to_owned() });

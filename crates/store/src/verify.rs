@@ -100,7 +100,7 @@ pub struct VerifyReport {
     pub lies: Vec<Lie>,
     /// Other objects that are missing or damaged.
     pub objects: Vec<DamagedObject>,
-    /// Blocks that are in quarantine because of this verification.
+    /// Blocks, and packs' own indices, that are in quarantine because of this verification.
     pub quarantined: u64,
 }
 
@@ -109,6 +109,13 @@ impl VerifyReport {
     pub fn is_whole(&self) -> bool {
         self.damaged.iter().all(|block| block.healed) && self.lies.is_empty() && self.objects.is_empty()
     }
+}
+
+/// What a verification has to note in the root.
+struct Damage {
+    quarantine: Vec<Quarantined>,
+    /// Blocks of contents that are not what was claimed.
+    liars: HashSet<Digest>,
 }
 
 /// A block of the index at one place.
@@ -121,23 +128,32 @@ impl Store {
     pub fn verify(&self, options: &VerifyOptions<'_>) -> Result<VerifyReport, Error> {
         let mut attempt = 1;
         loop {
-            let state = self.refresh()?;
-            let report = self.verify_once(&state, options)?;
+            // Nothing that is open already: a pack that was deleted would still be readable here.
+            let state = State::load(&*self.backend, None)?;
+            let (mut report, damage) = self.verify_once(&state, options)?;
             // What is missing may have been replaced by a collection since the root was read.
-            if report.objects.is_empty() || attempt == RESTARTS || self.refresh()?.tag == state.tag {
+            let settled = report.objects.is_empty() || self.refresh()?.tag == state.tag;
+            if settled || attempt == RESTARTS {
+                if options.quarantine && !(damage.quarantine.is_empty() && damage.liars.is_empty()) {
+                    report.quarantined = self.note(&damage)?;
+                }
                 return Ok(report);
             }
             attempt += 1;
         }
     }
 
-    fn verify_once(&self, state: &State, options: &VerifyOptions<'_>) -> Result<VerifyReport, Error> {
+    fn verify_once(
+        &self,
+        state: &State,
+        options: &VerifyOptions<'_>,
+    ) -> Result<(VerifyReport, Damage), Error> {
         let records = self.records(state)?;
         let mut report = VerifyReport { snapshots: records.len() as u64, ..VerifyReport::default() };
         let placed = self.check_tables(state, options, &mut report);
         let bytes = placed.iter().map(|(place, _)| u64::from(place.len)).sum();
         options.progress.begin(bytes);
-        self.check_packs(state, &placed, &mut report);
+        let unreadable = self.check_packs(state, &placed, &mut report);
         let bad = self.check_blocks(state, &placed, options)?;
         report.blocks = placed.len() as u64;
         report.stored_bytes = bytes;
@@ -169,10 +185,11 @@ impl Store {
             }
             report.lies.push(Lie { claimed, found, hurts: all.into_values().collect() });
         }
-        if options.quarantine && !(bad.is_empty() && liars.is_empty()) {
-            report.quarantined = self.note(&bad, &liars)?;
-        }
-        Ok(report)
+        let blocks = bad.iter().map(|(place, id, _)| Quarantined { id: *id, pack: place.pack });
+        // The id of zeros stands for the pack's own index.
+        let indices = unreadable.iter().map(|pack| Quarantined { id: Digest([0; 32]), pack: *pack });
+        let quarantine = blocks.chain(indices).collect();
+        Ok((report, Damage { quarantine, liars }))
     }
 
     /// Reads all tables whole; gives the places that are to be checked, by pack and offset.
@@ -212,7 +229,8 @@ impl Store {
     }
 
     /// Looks at the packs' own indices, from which a lost index would be rebuilt.
-    fn check_packs(&self, state: &State, placed: &[Placed], report: &mut VerifyReport) {
+    fn check_packs(&self, state: &State, placed: &[Placed], report: &mut VerifyReport) -> Vec<Name> {
+        let mut unreadable = Vec::new();
         for blocks in placed.chunk_by(|a, b| a.0.pack == b.0.pack) {
             let name = blocks[0].0.pack;
             if let Err(why) = state
@@ -221,8 +239,10 @@ impl Store {
                 .and_then(|pack| read_pack_index(&*pack, name))
             {
                 report.objects.push(DamagedObject { key: name.key(Folder::Packs), why, snapshot: None });
+                unreadable.push(name);
             }
         }
+        unreadable
     }
 
     /// Reads blocks on all threads; gives those that are damaged.
@@ -392,15 +412,15 @@ impl Store {
     }
 
     /// Puts damaged blocks into quarantine and strikes out origins that lie.
-    fn note(&self, bad: &[(BlockPlace, Digest, String)], liars: &HashSet<Digest>) -> Result<u64, Error> {
+    fn note(&self, damage: &Damage) -> Result<u64, Error> {
+        let Damage { quarantine, liars } = damage;
         let _held = self.lock_shared()?;
         let mut failed = None;
         for _ in 0..ATTEMPTS {
             let state = self.refresh()?;
             let mut root = Root { sequence: state.root.sequence + 1, ..state.root.clone() };
             let before = root.quarantine.len();
-            root.quarantine
-                .extend(bad.iter().map(|(place, id, _)| Quarantined { id: *id, pack: place.pack }));
+            root.quarantine.extend(quarantine);
             root.quarantine.sort_unstable();
             root.quarantine.dedup();
             let added = (root.quarantine.len() - before) as u64;

@@ -224,7 +224,8 @@ impl Backend for LocalBackend {
                 folders.push(folder);
             }
         }
-        folders.iter().try_for_each(|folder| root.sync_folder(folder))
+        let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+        root.fs.sync_folders(&folders).map_err(failed(&root.path, "syncing folders of the store"))
     }
 
     fn create(&self, key: &str, bytes: &[u8]) -> BackendResult<bool> {

@@ -10,7 +10,7 @@ const WHAT: &str = "pack";
 /// Bytes of a pack's header.
 pub const PACK_HEADER: usize = HEAD + 8;
 /// Bytes of one entry of a pack's index.
-const ENTRY: usize = 32 + 4 + 4;
+pub const PACK_ENTRY: usize = 32 + 4 + 4;
 /// Bytes of a pack's footer.
 pub const PACK_FOOTER: usize = 4 + 4 + 32 + 8;
 /// Largest pack: 1 GiB. Writers stop at a sixteenth of it.
@@ -18,7 +18,7 @@ const MAX_PACK: u64 = 1 << 30;
 /// Largest frame: a block as it is. Its length and codec share 4 bytes.
 const MAX_FRAME: u32 = BLOCK_SIZE as u32;
 
-const _: () = assert!(ENTRY == 40 && PACK_HEADER == 24 && PACK_FOOTER == 48 && MAX_FRAME < 1 << 24);
+const _: () = assert!(PACK_ENTRY == 40 && PACK_HEADER == 24 && PACK_FOOTER == 48 && MAX_FRAME < 1 << 24);
 
 /// How a block is kept in a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl PackIndexBuilder {
 
     /// Index and footer, which follow the frames, and the pack's name.
     pub(crate) fn finish(&self) -> (Vec<u8>, Name) {
-        let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY + PACK_FOOTER);
+        let mut bytes = Vec::with_capacity(self.entries.len() * PACK_ENTRY + PACK_FOOTER);
         for entry in &self.entries {
             bytes.extend(entry.id.0);
             bytes.extend(entry.offset.to_le_bytes());
@@ -136,7 +136,7 @@ impl PackFooter {
         if from.take(8)? != END {
             return Err(from.damaged("its end is missing"));
         }
-        let len = u64::from(index_offset) + u64::from(count) * ENTRY as u64 + PACK_FOOTER as u64;
+        let len = u64::from(index_offset) + u64::from(count) * PACK_ENTRY as u64 + PACK_FOOTER as u64;
         if len != pack_len || pack_len > MAX_PACK || index_offset < PACK_HEADER as u32 {
             return Err(from.damaged("its index is not where its end says"));
         }
@@ -145,7 +145,7 @@ impl PackFooter {
 
     /// Bytes of the index.
     pub fn index_len(&self) -> usize {
-        self.count as usize * ENTRY
+        self.count as usize * PACK_ENTRY
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Condemned {
 /// A block whose bytes in a pack are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Quarantined {
-    /// The block.
+    /// The block; 32 zeros for the pack's own index.
     pub id: Digest,
     /// The pack that has it damaged.
     pub pack: Name,

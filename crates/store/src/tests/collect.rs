@@ -30,6 +30,8 @@ fn numbered(from: u64, count: u64) -> BlockMap {
 }
 
 fn assert_there(store: &Arc<Store>, name: &str, disk: &BlockMap) {
+    // What is still open could hide that it is gone.
+    let store = Arc::new(Store::open_with(store.backend.clone(), small()).unwrap());
     let back = store.disk(&store.find(name).unwrap()).unwrap();
     assert!(bytes_of(&back) == bytes_of(disk), "{name}");
 }
@@ -43,7 +45,7 @@ fn in_a_folder_a_collection_frees_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create_with(Arc::new(LocalBackend::new(folder.path())), small());
     let store = Arc::new(store.unwrap());
-    let (one, two) = (numbered(0, 12), numbered(6, 12));
+    let (one, two) = (numbered(0, 12), numbered(7, 12));
     put(&store, "one", &one);
     let with_one = pack_bytes(&store);
     put(&store, "two", &two);
@@ -94,9 +96,32 @@ fn packs_under_half_are_rewritten_and_the_others_stay() {
 }
 
 #[test]
+fn a_small_pack_is_no_pack_to_rewrite_and_a_rewritten_one_is_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::create_with(Arc::new(LocalBackend::new(folder.path())), small());
+    let store = Arc::new(store.unwrap());
+    let (one, two) = (disk(BLOCK_SIZE, &[(0, text(1, 500))]), disk(BLOCK_SIZE, &[(0, text(2, 500))]));
+    let both = disk(
+        3 * BLOCK_SIZE,
+        &[(0, text(1, 500)), (BLOCK_SIZE, noise(3, 9000)), (2 * BLOCK_SIZE, text(2, 500))],
+    );
+    put(&store, "one", &one);
+    // Its frame is smaller than what a pack has around it.
+    assert!(store.plan_gc(&()).unwrap().is_empty());
+    put(&store, "both", &both);
+    put(&store, "two", &two);
+    forget(&store, "both");
+    for _ in 0..3 {
+        gc(&store);
+        assert_there(&store, "one", &one);
+        assert_there(&store, "two", &two);
+    }
+}
+
+#[test]
 fn without_a_lock_two_collections_free_what_the_first_condemned() {
     let (_, store) = memory();
-    let (one, two) = (numbered(0, 12), numbered(6, 12));
+    let (one, two) = (numbered(0, 12), numbered(7, 12));
     put(&store, "one", &one);
     put(&store, "two", &two);
     forget(&store, "one");

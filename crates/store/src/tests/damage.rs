@@ -48,6 +48,33 @@ fn a_damaged_block_is_named_with_its_snapshots_and_healed_by_a_put() {
 }
 
 #[test]
+fn packs_with_damage_that_hurts_nobody_are_rewritten() {
+    let (backend, store) = memory();
+    let disk = example();
+    put(&store, "one", &disk);
+    let packs = keys(&backend, Folder::Packs);
+    let len = backend.objects().into_iter().find(|(key, _)| *key == packs[0]).unwrap().1.len();
+    damage(&backend, &packs[0], len - 10);
+    let store = Arc::new(Store::open_with(Arc::new(backend.clone()), small()).unwrap());
+    let report = store.verify(&VERIFY).unwrap();
+    assert!(report.damaged.is_empty() && report.objects.len() == 1 && report.quarantined == 1, "{report:?}");
+    assert_eq!(store.plan_gc(&()).unwrap().rewritten.len(), 1);
+    gc_times(&store, 3);
+    assert!(store.verify(&VERIFY).unwrap().is_whole());
+    // A block that was healed leaves its damaged copy behind, until it is collected.
+    let packs = keys(&backend, Folder::Packs);
+    damage(&backend, &packs[0], 60);
+    let store = Arc::new(Store::open_with(Arc::new(backend.clone()), small()).unwrap());
+    assert_eq!(store.verify(&VERIFY).unwrap().damaged.len(), 1);
+    assert_eq!(put(&store, "one", &disk).new_blocks, 1);
+    gc_times(&store, 3);
+    assert_eq!(store.stat().unwrap().quarantined_blocks, 0);
+    assert!(store.verify(&VERIFY).unwrap().is_whole());
+    let back = store.disk(&store.find("one").unwrap()).unwrap();
+    assert!(bytes_of(&back) == bytes_of(&disk));
+}
+
+#[test]
 fn parts_of_a_verification_are_all_of_it() {
     let (backend, store) = memory();
     let pieces: Vec<_> = (0..20).map(|at| (at * BLOCK_SIZE, noise(at, 1000))).collect();

@@ -2,8 +2,8 @@
 //!
 //! The first bake is that of whoever runs the tests. The second, by `bakehouse verify --rebuild`, differs in all that a
 //! host can differ in: user 1000 with subordinate ids, another folder on a file system in memory, umask, time zone,
-//! locale, one thread, a cache without compressed blocks, and firmware of the other kind. Only root can change the user
-//! and hide the firmware; otherwise the test says what it left out.
+//! locale, one thread, a cache without compressed blocks, and firmware of the other kind. The third is the same without
+//! subordinate ids. Only root can change the user and hide the firmware; otherwise the test says what it left out.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program that tells what it does")]
 
 use std::ffi::{OsStr, OsString};
@@ -25,6 +25,8 @@ const USER: u32 = 1000;
 const SUBORDINATE: u32 = 300_000;
 /// The argument with which this program becomes another host and starts a program there.
 const ELSEWHERE: &str = "--elsewhere";
+/// The same, where the user has no subordinate ids.
+const ALONE: &str = "--alone";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -32,8 +34,10 @@ fn main() -> ExitCode {
     if called == "newuidmap" || called == "newgidmap" {
         return map_ids(called == "newuidmap", &arguments[1..]);
     }
-    if arguments.get(1).is_some_and(|argument| argument == ELSEWHERE) {
-        return elsewhere(&arguments[2..]);
+    match arguments.get(1).and_then(|argument| argument.to_str()) {
+        Some(ELSEWHERE) => return elsewhere(&arguments[2..], true),
+        Some(ALONE) => return elsewhere(&arguments[2..], false),
+        _ => {}
     }
     let wanted = |name: &str| {
         let mut parts =
@@ -152,8 +156,11 @@ fn same_bytes(recipe: &str, arch: &str) {
         file.as_os_str(),
         out.as_os_str(),
     ];
-    let root = rustix::process::geteuid().is_root();
-    let mut second = if root {
+    let host = |second: &mut Command| {
+        second.env("BAKEHOUSE_CACHE", &cache).env("TZ", "Asia/Tokyo").env("LC_ALL", "de_DE.UTF-8");
+        second.env("RAYON_NUM_THREADS", "1").current_dir(&place);
+    };
+    if rustix::process::geteuid().is_root() {
         give(&place, USER);
         open(other.path());
         let tools = folder.path().join("tools");
@@ -163,33 +170,40 @@ fn same_bytes(recipe: &str, arch: &str) {
             fs::copy(std::env::current_exe().unwrap(), &helper).unwrap();
             fs::set_permissions(&helper, PermissionsExt::from_mode(0o4755)).unwrap();
         }
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg(ELSEWHERE).arg(folder.path()).args(rebuild).env_clear().env("HOME", &place);
-        command.env("PATH", format!("{}:/usr/bin:/bin", tools.display()));
-        command
+        for (what, who) in [("the bake with subordinate ids", ELSEWHERE), ("the bake without", ALONE)] {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.arg(who).arg(folder.path()).args(rebuild).env_clear().env("HOME", &place);
+            command.env("PATH", format!("{}:/usr/bin:/bin", tools.display()));
+            host(&mut command);
+            let output = run(what, &mut command);
+            let alone = String::from_utf8_lossy(&output.stderr).contains("this user has one id only");
+            assert_eq!(alone, who == ALONE);
+            all_are_the_same(&output, &out);
+        }
     } else {
-        println!("NOT COMPARED: another user and other firmware, for which these tests must be run as root");
+        println!("NOT COMPARED: other users and other firmware, for which these tests must be run as root");
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "umask 077; exec \"$@\"", "sh"]).args(rebuild);
-        command
-    };
-    second.env("BAKEHOUSE_CACHE", &cache).env("TZ", "Asia/Tokyo").env("LC_ALL", "de_DE.UTF-8");
-    second.env("RAYON_NUM_THREADS", "1").current_dir(&place);
-    let output = run("the second bake", &mut second);
-    let verified: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let files: Vec<&str> =
+        host(&mut command);
+        all_are_the_same(&run("the second bake", &mut command), &out);
+    }
+    a_changed_byte_is_found(&out);
+}
+
+/// What `verify --rebuild --json` found the same must be every output.
+fn all_are_the_same(verify: &Output, out: &Path) {
+    let verified: Value = serde_json::from_slice(&verify.stdout).unwrap();
+    let mut files: Vec<&str> =
         verified["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
     println!("      the same: {}", files.join(", "));
-    let mut expected: Vec<String> = fs::read_dir(&out)
+    let mut expected: Vec<String> = fs::read_dir(out)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| !name.ends_with(".log"))
         .collect();
     expected.sort();
-    let mut files = files;
     files.sort_unstable();
     assert_eq!(files, expected, "every output is compared");
-    a_changed_byte_is_found(&out);
 }
 
 /// QEMU must find the same disk in both files of each volume.
@@ -283,15 +297,16 @@ fn open(folder: &Path) {
     fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
 }
 
-/// `--elsewhere FOLDER PROGRAM ARGUMENT…`: in a mount namespace of its own, with subordinate ids in /etc/subuid and
-/// /etc/subgid and firmware of the other kind in /sys, runs a program as user 1000.
-fn elsewhere(arguments: &[OsString]) -> ExitCode {
+/// `--elsewhere FOLDER PROGRAM ARGUMENT…`: in a mount namespace of its own, with or without subordinate ids in /etc/subuid
+/// and /etc/subgid, and with firmware of the other kind in /sys, runs a program as user 1000.
+fn elsewhere(arguments: &[OsString], subordinate: bool) -> ExitCode {
     #[expect(deprecated, reason = "the unsafe form is for shared file descriptors, which stay as they are")]
     rustix::thread::unshare(UnshareFlags::NEWNS).unwrap();
     let folder = Path::new(&arguments[0]);
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     let ids = folder.join("subordinate-ids");
-    fs::write(&ids, format!("{USER}:{SUBORDINATE}:65536\n")).unwrap();
+    let lines = if subordinate { format!("{USER}:{SUBORDINATE}:65536\n") } else { String::new() };
+    fs::write(&ids, lines).unwrap();
     for file in ["/etc/subuid", "/etc/subgid"] {
         if !Path::new(file).exists() {
             fs::write(file, "").unwrap();

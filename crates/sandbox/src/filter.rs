@@ -150,6 +150,102 @@ pub(crate) fn program(rules: Rules) -> Vec<sock_filter> {
     program.0
 }
 
+/// Calls that tell owners, change owners or tell and change identities, on both architectures.
+const OWNERS: [c_long; 42] = [
+    libc::SYS_newfstatat,
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_fchownat,
+    libc::SYS_fchown,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_symlinkat,
+    libc::SYS_openat2,
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_setgroups,
+    libc::SYS_getuid,
+    libc::SYS_getgid,
+    libc::SYS_geteuid,
+    libc::SYS_getegid,
+    libc::SYS_getresuid,
+    libc::SYS_getresgid,
+    libc::SYS_getgroups,
+    libc::SYS_uname,
+    libc::SYS_capget,
+    libc::SYS_capset,
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+];
+
+/// Their older forms.
+#[cfg(target_arch = "x86_64")]
+const OLD_OWNERS: [c_long; 8] = [
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_mkdir,
+    libc::SYS_mknod,
+    libc::SYS_symlink,
+    libc::SYS_creat,
+];
+#[cfg(target_arch = "aarch64")]
+const OLD_OWNERS: [c_long; 0] = [];
+
+/// Calls that open files, and which of their arguments has the flags.
+#[cfg(target_arch = "x86_64")]
+const OPENS: [(c_long, u32); 2] = [(libc::SYS_openat, 2), (libc::SYS_open, 1)];
+#[cfg(target_arch = "aarch64")]
+const OPENS: [(c_long, u32); 1] = [(libc::SYS_openat, 2)];
+
+/// What of O_TMPFILE is not O_DIRECTORY.
+pub(crate) const UNNAMED_FILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+
+/// The filter that hands over all calls that have to do with owners, see [`crate::owners`]. Programs for another
+/// instruction set are not looked at.
+pub(crate) fn owners() -> Vec<sock_filter> {
+    let mut program = Program(Vec::new());
+    program.load(ARCH);
+    program.unless_equal(ARCHITECTURE, libc::SECCOMP_RET_ALLOW);
+    program.load(NUMBER);
+    for (call, flags) in OPENS {
+        program.within_call(call, |program| {
+            program.load(argument(flags));
+            program.when_any_bit((libc::O_CREAT | UNNAMED_FILE) as u32, libc::SECCOMP_RET_USER_NOTIF);
+        });
+    }
+    for call in OWNERS.into_iter().chain(OLD_OWNERS) {
+        program.when_call(call, libc::SECCOMP_RET_USER_NOTIF);
+    }
+    // The timer slack says who a thread is.
+    program.within_call(libc::SYS_prctl, |program| {
+        program.load(argument(0));
+        program.when_equal(libc::PR_SET_TIMERSLACK as u32, SUCCEED);
+        program.when_equal(libc::PR_SET_KEEPCAPS as u32, libc::SECCOMP_RET_USER_NOTIF);
+    });
+    program.answer(libc::SECCOMP_RET_ALLOW);
+    program.0
+}
+
 /// Instructions of a classic BPF program. Unless said otherwise, the accumulator holds the call's number.
 struct Program(Vec<sock_filter>);
 
@@ -182,6 +278,11 @@ impl Program {
 
     fn when_any_bit(&mut self, bits: u32, answer: u32) {
         self.push(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, bits, 0, 1);
+        self.answer(answer);
+    }
+
+    fn when_equal(&mut self, value: u32, answer: u32) {
+        self.jump_if_equal(value, 0, 1);
         self.answer(answer);
     }
 

@@ -10,6 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, getegid, geteuid, waitpid};
 use rustix::thread::{Gid, Uid, set_thread_res_gid, set_thread_res_uid};
 
+use crate::owners;
 use crate::sys;
 
 /// How many ids a root file system needs: 0 to 65,535, the last two for `nobody` and the overflow id.
@@ -29,6 +30,52 @@ pub enum Identity {
         uid: u32,
         /// The user's group outside.
         gid: u32,
+    },
+    /// It was an ordinary user who has one id only, which is 0 inside. Files that are given to others belong to this
+    /// user on the disk; a second process knows their owners for as long as this one lives, and tells them to this one
+    /// and all that it starts.
+    Pretended {
+        /// The user's id outside.
+        uid: u32,
+        /// The user's group outside.
+        gid: u32,
+        /// Why there are no other ids.
+        lack: Lack,
+    },
+}
+
+/// Why a process has one id only.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// A program of the host is missing, or cannot do what it is for.
+    #[error("there is no `{program}` (package uidmap)")]
+    Program {
+        /// Its name.
+        program: &'static str,
+    },
+    /// The host's administrator gave the user no subordinate ids, or too few.
+    #[error("{file} gives the user `{user}` {count} subordinate ids of 65535")]
+    SubordinateIds {
+        /// `/etc/subuid` or `/etc/subgid`.
+        file: &'static str,
+        /// The user's name, or id when it has no name.
+        user: String,
+        /// How many ids there are.
+        count: u64,
+    },
+    /// The present user namespace itself has too few ids.
+    #[error("{file} maps {count} of the ids 0 to 65535")]
+    Ids {
+        /// The map that was read.
+        file: &'static str,
+        /// How many of them it maps.
+        count: u64,
+    },
+    /// The ids are there, but the map of them was refused.
+    #[error("{message}")]
+    Refused {
+        /// What refused it, and why.
+        message: String,
     },
 }
 
@@ -51,44 +98,23 @@ pub enum EnterError {
         /// The setting in the way, and how to change it.
         advice: String,
     },
-    /// A program of the host is missing.
-    #[error(
-        "the program `{program}` is not installed; it lends an ordinary user the ids of a whole system. \
-         Install it (it comes with the shadow tools, often as the package `uidmap`), or run as root"
-    )]
-    MissingProgram {
-        /// Its name.
-        program: &'static str,
-    },
-    /// The host's administrator gave the user no subordinate ids, or too few.
-    #[error(
-        "{file} gives the user `{user}` {count} subordinate ids, but 65535 are needed. As root, run: \
-         usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
-    )]
-    NoSubordinateIds {
-        /// `/etc/subuid` or `/etc/subgid`.
-        file: &'static str,
-        /// The user's name, or id when it has no name.
-        user: String,
-        /// How many ids there are.
-        count: u64,
-    },
-    /// The present user namespace itself has too few ids.
-    #[error(
-        "{file} maps {count} of the ids 0 to 65535, but all are needed. Start bakehouse outside of this user \
-         namespace or container, or give it a larger range"
-    )]
-    TooFewIds {
-        /// The map that was read.
-        file: &'static str,
-        /// How many of them it maps.
-        count: u64,
-    },
     /// The map of ids was refused.
     #[error("the map of user and group ids was refused: {message}")]
     MapRefused {
         /// What refused it, and why.
         message: String,
+    },
+    /// There is one id only, and no process can be had that keeps the owners.
+    #[error(
+        "{lack}, and the owners of files cannot be kept without: {source}. As root, install the package `uidmap` and run \
+         usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER; or run as root"
+    )]
+    NoKeeper {
+        /// Why there are no other ids.
+        lack: Lack,
+        /// The kernel's answer to a filter of system calls that hands them over (Linux 5.14), or to a look into another
+        /// process of ours.
+        source: io::Error,
     },
     /// A system call failed that does not fail on a machine that is well.
     #[error("cannot {what}: {source}")]
@@ -100,10 +126,13 @@ pub enum EnterError {
     },
 }
 
-/// Moves the process into a user namespace of its own in which it is root over the ids 0 to 65535 at least.
+/// Moves the process into a user namespace of its own in which it is root over the ids 0 to 65535 at least; or, where
+/// it is given one id only, in which it and all that it starts believe so ([`Identity::Pretended`]).
 ///
 /// Call it first in `main`: it fails when the process has more than one thread. A second call answers what the
 /// first did. Supplementary groups stay, so what the user may open (`/dev/kvm`) stays open to programs of the host.
+/// When it pretends, what returns is a child of the process that called it, which hands signals on and ends as the
+/// child does.
 pub fn enter() -> Result<Identity, EnterError> {
     if let Some(identity) = ENTERED.get() {
         return Ok(identity.clone());
@@ -112,21 +141,67 @@ pub fn enter() -> Result<Identity, EnterError> {
     if threads != 1 {
         return Err(EnterError::Threads { threads });
     }
-    let (identity, maps) = if geteuid().is_root() {
-        (Identity::AlreadyRoot, Maps::identity()?)
-    } else {
-        let identity = Identity::Subordinate { uid: geteuid().as_raw(), gid: getegid().as_raw() };
-        (identity, Maps::subordinate()?)
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let root = uid == 0;
+    let maps = if root { Maps::identity()? } else { Maps::subordinate() };
+    let lack = match maps {
+        Ok(maps) => {
+            let lent = maps.are_lent();
+            let helper = Helper::start(maps)?;
+            unshare()?;
+            match helper.map() {
+                // A set-user-id program that is none, on a file system without them.
+                Err(EnterError::MapRefused { message }) if lent => Some(Lack::Refused { message }),
+                result => result.map(|()| None)?,
+            }
+        }
+        Err(lack) => {
+            unshare()?;
+            Some(lack)
+        }
     };
-    let helper = Helper::start(maps)?;
-    sys::unshare(libc::CLONE_NEWUSER).map_err(|error| forbidden("a user namespace", error))?;
-    helper.map()?;
+    if lack.is_some() {
+        map_one_id(uid, gid)?;
+    }
     set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
         .map_err(|errno| system("become group 0")(errno.into()))?;
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
         .map_err(|errno| system("become user 0")(errno.into()))?;
     try_namespaces()?;
+    let identity = match lack {
+        Some(lack) => {
+            owners::keep().map_err(|source| EnterError::NoKeeper { lack: lack.clone(), source })?;
+            Identity::Pretended { uid, gid, lack }
+        }
+        None if root => Identity::AlreadyRoot,
+        None => Identity::Subordinate { uid, gid },
+    };
     Ok(ENTERED.get_or_init(|| identity).clone())
+}
+
+fn unshare() -> Result<(), EnterError> {
+    sys::unshare(libc::CLONE_NEWUSER).map_err(|error| forbidden("a user namespace", error))
+}
+
+/// Maps 0 to the id that this process has, in the namespace that it has just made; what is mapped already stays so.
+fn map_one_id(uid: u32, gid: u32) -> Result<(), EnterError> {
+    let write = |file: &str, text: String| {
+        let path = format!("/proc/self/{file}");
+        if !fs::read_to_string(&path).unwrap_or_default().trim().is_empty() {
+            return Ok(());
+        }
+        fs::write(&path, text)
+            .map_err(|error| EnterError::MapRefused { message: format!("writing {path}: {error}") })
+    };
+    // Groups cannot be mapped before setgroups is given up; where it is already, writing it again changes nothing.
+    let _ = fs::write("/proc/self/setgroups", "deny");
+    write("gid_map", format!("0 {gid} 1\n"))?;
+    write("uid_map", format!("0 {uid} 1\n"))
+}
+
+/// Whether owners are kept by a process of ours.
+pub(crate) fn pretended() -> bool {
+    matches!(ENTERED.get(), Some(Identity::Pretended { .. }))
 }
 
 /// Whether [`enter`] has succeeded in this process.
@@ -214,7 +289,8 @@ enum Maps {
 }
 
 impl Maps {
-    fn identity() -> Result<Self, EnterError> {
+    /// All ids that the present namespace has; whether those are enough.
+    fn identity() -> Result<Result<Self, Lack>, EnterError> {
         let read = |file: &'static str| {
             let text = fs::read_to_string(file).map_err(system("read the present map of ids"))?;
             let ranges = identity_of(&text);
@@ -224,22 +300,22 @@ impl Maps {
                     u64::from(range.inside.saturating_add(range.count).min(IDS).saturating_sub(range.inside))
                 })
                 .sum();
-            if count < u64::from(IDS) {
-                return Err(EnterError::TooFewIds { file, count });
-            }
-            Ok(ranges)
+            Ok(if count < u64::from(IDS) { Err(Lack::Ids { file, count }) } else { Ok(ranges) })
         };
-        Ok(Self::Direct { uids: read("/proc/self/uid_map")?, gids: read("/proc/self/gid_map")? })
+        Ok(match (read("/proc/self/uid_map")?, read("/proc/self/gid_map")?) {
+            (Ok(uids), Ok(gids)) => Ok(Self::Direct { uids, gids }),
+            (Err(lack), _) | (_, Err(lack)) => Err(lack),
+        })
     }
 
-    fn subordinate() -> Result<Self, EnterError> {
+    fn subordinate() -> Result<Self, Lack> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let name = sys::user_name(uid).map(|name| String::from_utf8_lossy(&name).into_owned());
         let newuidmap = find_program("newuidmap")?;
         let newgidmap = find_program("newgidmap")?;
         let ranges = |file: &'static str, own: u32| {
             let text = fs::read_to_string(file).unwrap_or_default();
-            subordinate_of(&text, uid, name.as_deref(), own).map_err(|count| EnterError::NoSubordinateIds {
+            subordinate_of(&text, uid, name.as_deref(), own).map_err(|count| Lack::SubordinateIds {
                 file,
                 user: name.clone().unwrap_or_else(|| uid.to_string()),
                 count,
@@ -247,6 +323,11 @@ impl Maps {
         };
         let (uids, gids) = (ranges("/etc/subuid", uid)?, ranges("/etc/subgid", gid)?);
         Ok(Self::Helped { newuidmap, newgidmap, uids, gids })
+    }
+
+    /// Whether they are lent by the host's programs.
+    fn are_lent(&self) -> bool {
+        matches!(self, Self::Helped { .. })
     }
 
     /// Maps the ids of the process `pid`; says what was wrong otherwise.
@@ -332,14 +413,14 @@ fn subordinate_of(file: &str, uid: u32, name: Option<&str>, own: u32) -> Result<
     if next == IDS { Ok(ranges) } else { Err(found) }
 }
 
-fn find_program(program: &'static str) -> Result<PathBuf, EnterError> {
+fn find_program(program: &'static str) -> Result<PathBuf, Lack> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/bin", "/bin"].map(PathBuf::from));
     folders
         .filter(|folder| folder.is_absolute())
         .map(|folder| folder.join(program))
         .find(|file| Path::is_file(file))
-        .ok_or(EnterError::MissingProgram { program })
+        .ok_or(Lack::Program { program })
 }
 
 /// A process that stays in the present namespace, because only from there can all ids be mapped.

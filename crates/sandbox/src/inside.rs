@@ -28,8 +28,9 @@ pub(crate) struct Plan {
 
 /// The two forms of the seccomp filter.
 pub(crate) struct Filter {
-    /// Hands uname over.
-    pub(crate) listening: Vec<libc::sock_filter>,
+    /// Hands uname over to the first process. Not where a keeper of owners listens to all processes: there can be one
+    /// listener only, and so it answers uname too.
+    pub(crate) listening: Option<Vec<libc::sock_filter>>,
     /// Leaves it to the kernel, where that cannot be had.
     pub(crate) plain: Vec<libc::sock_filter>,
     /// What uname answers: six fields of 65 bytes.
@@ -201,6 +202,11 @@ pub(crate) fn first_process(plan: &mut Plan, descriptors: &Descriptors<'_>) -> !
     limits();
     be_first_to_go();
     let ended = must(Stage::Session, sys::child_signals());
+    if plan.filter.listening.is_none()
+        && let Err(error) = sys::order_uname(&plan.filter.uname)
+    {
+        report(Report::RealUname(errno(&error)));
+    }
     // From now on nobody may look into this process, which is a copy of the baker's memory.
     must(
         Stage::Session,
@@ -216,7 +222,7 @@ pub(crate) fn first_process(plan: &mut Plan, descriptors: &Descriptors<'_>) -> !
         None => {
             drop(listener);
             drop(ended);
-            become_program(&plan.program)
+            become_program(&plan.program, plan.filter.listening.is_none())
         }
         Some(program) => serve(program, &ended, listener.as_ref(), &plan.filter.uname),
     }
@@ -268,16 +274,16 @@ fn be_first_to_go() {
 }
 
 fn install(filter: &Filter) -> Option<OwnedFd> {
-    match sys::install_filter(&filter.listening, true) {
-        Ok(listener) => listener,
-        Err(error) => {
-            report(Report::RealUname(errno(&error)));
-            must(Stage::Filter, sys::install_filter(&filter.plain, false))
+    if let Some(listening) = &filter.listening {
+        match sys::install_filter(listening, true) {
+            Ok(listener) => return listener,
+            Err(error) => report(Report::RealUname(errno(&error))),
         }
     }
+    must(Stage::Filter, sys::install_filter(&filter.plain, false))
 }
 
-fn become_program(program: &Program) -> ! {
+fn become_program(program: &Program, pretended: bool) -> ! {
     let _ = rustix::process::setsid();
     for bit in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
@@ -294,6 +300,10 @@ fn become_program(program: &Program) -> ! {
     must(Stage::User, rustix::thread::set_thread_groups(&[]).map_err(Into::into));
     must(Stage::User, rustix::thread::set_thread_res_gid(group, group, group).map_err(Into::into));
     must(Stage::User, rustix::thread::set_thread_res_uid(user, user, user).map_err(Into::into));
+    if program.user != 0 && pretended {
+        // To the kernel it is root, to whom it would give capabilities again.
+        must(Stage::Capabilities, sys::no_power_for_root());
+    }
     let kept = if program.user == 0 { program.capabilities } else { CapabilitySet::empty() };
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     must(Stage::Capabilities, rustix::thread::set_capabilities(None, sets).map_err(Into::into));
@@ -380,7 +390,7 @@ fn answer_uname(listener: impl AsFd, uname: &[u8], told: &mut bool) {
         return;
     }
     let answer = match sys::write_memory(call.pid, call.arguments[0], uname) {
-        Ok(()) => Answer::Success,
+        Ok(()) => Answer::Value(0),
         Err(error) if errno(&error) == libc::EFAULT => Answer::Errno(libc::EFAULT),
         Err(error) => {
             if !*told {

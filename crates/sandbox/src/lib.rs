@@ -60,16 +60,21 @@
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("the sandbox is made of Linux namespaces and knows the system calls of x86_64 and aarch64");
 
+mod access_list;
+mod caller;
+mod credentials;
 mod filter;
 mod identity;
 mod inside;
 mod job;
 mod mount_points;
+mod owners;
 mod proc;
 mod sandbox;
 mod steps;
 mod sys;
+mod table;
 
-pub use identity::{EnterError, Identity, enter};
+pub use identity::{EnterError, Identity, Lack, enter};
 pub use job::{Ended, die_of, supervise};
 pub use sandbox::{DEFAULT_KERNEL_RELEASE, Exit, Foreign, Input, Sandbox, SandboxError};

@@ -63,6 +63,13 @@ pub(crate) fn fork() -> io::Result<Option<c_int>> {
     Ok((pid != 0).then_some(pid as c_int))
 }
 
+/// Forks a process of one thread; both go on as whole processes. The child's id in the parent, `None` in the child.
+pub(crate) fn fork_whole() -> io::Result<Option<c_int>> {
+    // SAFETY: there are no other threads that could hold locks; the caller has made sure of it.
+    let pid = check(c_long::from(unsafe { libc::fork() }))?;
+    Ok((pid != 0).then_some(pid as c_int))
+}
+
 /// Moves the calling thread into the new namespaces that `flags` (CLONE_NEW*) name.
 pub(crate) fn unshare(flags: c_int) -> io::Result<()> {
     // SAFETY: only namespaces are asked for, not the table of descriptors, on whose sharing other code relies.
@@ -170,6 +177,43 @@ pub(crate) fn block_signals() -> libc::sigset_t {
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         before.assume_init()
     }
+}
+
+/// A signal that has come for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Signalled {
+    /// Which.
+    pub(crate) number: c_int,
+    /// Whether another process sent it to this one, and not the kernel to all processes of a terminal.
+    pub(crate) sent: bool,
+}
+
+/// Waits for a signal; all must be blocked, in every thread.
+pub(crate) fn wait_for_signal() -> io::Result<Signalled> {
+    let mut all = MaybeUninit::uninit();
+    // SAFETY: plain data that the call fills.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    // SAFETY: the set is written before it is read.
+    let number = check(c_long::from(unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigwaitinfo(all.as_ptr(), &raw mut info)
+    }))?;
+    let sent = [libc::SI_USER, libc::SI_QUEUE, libc::SI_TKILL].contains(&info.si_code);
+    Ok(Signalled { number: number as c_int, sent })
+}
+
+/// Ends this process by a signal, as another one was ended by it.
+pub(crate) fn end_by(signal: c_int) -> ! {
+    // SAFETY: gives the signal its default effect in this thread, which ends the process.
+    unsafe {
+        let mut set = MaybeUninit::uninit();
+        libc::signal(signal, libc::SIG_DFL);
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        libc::raise(signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), null_mut());
+    }
+    exit(128 + signal)
 }
 
 /// Blocks exactly the given signals in this thread.
@@ -332,11 +376,24 @@ pub(crate) fn execute(program: &CStr, arguments: &StringArray, environment: &Str
 }
 
 /// Puts a filter on this process and its children to be. With `listen`, the descriptor on which the calls that the
-/// filter hands over arrive.
+/// filter hands over arrive; a process has one such filter at most.
 pub(crate) fn install_filter(program: &[libc::sock_filter], listen: bool) -> io::Result<Option<OwnedFd>> {
+    if listen {
+        let patient = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+        // Signals do not interrupt a call that is being looked at; before Linux 5.19 they do.
+        match install_with(program, patient) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            result => return result,
+        }
+        return install_with(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    }
+    install_with(program, 0)
+}
+
+fn install_with(program: &[libc::sock_filter], flags: c_ulong) -> io::Result<Option<OwnedFd>> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
-    let flags: c_ulong = if listen { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
+    let listen = flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0;
     // SAFETY: the kernel copies the program and does not write to it.
     let result = check(unsafe {
         libc::syscall(
@@ -355,14 +412,16 @@ pub(crate) struct HeldCall {
     id: u64,
     /// The caller's thread id, in our pid namespace.
     pub(crate) pid: u32,
+    /// The call's number.
+    pub(crate) number: c_long,
     /// The call's arguments.
     pub(crate) arguments: [u64; 6],
 }
 
 /// What the caller of a [`HeldCall`] gets.
 pub(crate) enum Answer {
-    /// The call's result is 0.
-    Success,
+    /// The call's result.
+    Value(u32),
     /// The call fails with this errno.
     Errno(i32),
     /// The kernel executes the call after all.
@@ -377,7 +436,8 @@ pub(crate) fn receive_call(listener: impl AsFd) -> io::Result<HeldCall> {
     check(c_long::from(unsafe {
         libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut call)
     }))?;
-    Ok(HeldCall { id: call.id, pid: call.pid, arguments: call.data.args })
+    let number = c_long::from(call.data.nr);
+    Ok(HeldCall { id: call.id, pid: call.pid, number, arguments: call.data.args })
 }
 
 /// Whether the caller still waits, so that its process id still means the same process.
@@ -391,17 +451,162 @@ pub(crate) fn still_held(listener: impl AsFd, call: &HeldCall) -> bool {
 
 /// Lets the caller go on. That it is gone meanwhile is no error.
 pub(crate) fn answer_call(listener: impl AsFd, call: &HeldCall, answer: &Answer) {
-    let (error, flags) = match answer {
-        Answer::Success => (0, 0),
-        Answer::Errno(errno) => (-errno, 0),
-        Answer::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+    let (val, error, flags) = match answer {
+        Answer::Value(value) => (i64::from(*value), 0, 0),
+        Answer::Errno(errno) => (0, -errno, 0),
+        Answer::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
     };
-    let mut response = libc::seccomp_notif_resp { id: call.id, val: 0, error, flags };
+    let mut response = libc::seccomp_notif_resp { id: call.id, val, error, flags };
     // SAFETY: the structure is the one that this ioctl's number encodes the size of.
     unsafe {
         libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw mut response)
     };
 }
+
+/// Gives the caller a copy of a descriptor; its number is the call's result.
+pub(crate) fn answer_with_descriptor(
+    listener: impl AsFd,
+    call: &HeldCall,
+    descriptor: impl AsFd,
+    close_on_exec: bool,
+) -> io::Result<()> {
+    let mut request = libc::seccomp_notif_addfd {
+        id: call.id,
+        flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
+        srcfd: descriptor.as_fd().as_raw_fd().unsigned_abs(),
+        newfd: 0,
+        newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+    };
+    // SAFETY: the structure is the one that this ioctl's number encodes the size of.
+    let mut add = || unsafe {
+        check(c_long::from(libc::ioctl(
+            listener.as_fd().as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ADDFD as _,
+            &raw mut request,
+        )))
+    };
+    add().map(drop)
+}
+
+/// Has the kernel run the listener on the caller's CPU and back, where it can (Linux 6.6).
+pub(crate) fn wake_in_turns(listener: impl AsFd) {
+    // SECCOMP_IOCTL_NOTIF_SET_FLAGS and SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, which libc does not name.
+    const SET_FLAGS: u64 = 0x4008_2104;
+    const SYNC_WAKE_UP: c_ulong = 1;
+    // SAFETY: the argument is a plain integer.
+    unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), SET_FLAGS as _, SYNC_WAKE_UP) };
+}
+
+/// Reads another process's memory, as far as it can be read; the number of bytes.
+pub(crate) fn read_memory(pid: u32, address: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    const PAGE: u64 = 4096;
+    // Parts end at pages, for a part is read whole or not at all.
+    let first = ((PAGE - address % PAGE) as usize).min(bytes.len());
+    let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let part = |start: usize, length: usize| libc::iovec {
+        iov_base: address.wrapping_add(start as u64) as *mut c_void,
+        iov_len: length,
+    };
+    let rest = (bytes.len() - first).min(PAGE as usize);
+    let remote = [part(0, first), part(first, rest)];
+    let count = if rest == 0 { 1 } else { 2 };
+    // SAFETY: writes our own bytes only, as many as there are; the addresses are those of the other process, and the
+    // kernel checks them there.
+    let read =
+        unsafe { libc::process_vm_readv(pid as libc::pid_t, &raw const local, 1, remote.as_ptr(), count, 0) };
+    Ok(check(read as c_long)? as usize)
+}
+
+/// What stat tells of an open file, in the form of the system call, with another owner in it.
+pub(crate) fn stat_as(file: impl AsFd, uid: u32, gid: u32) -> io::Result<[u8; size_of::<libc::stat>()]> {
+    // SAFETY: plain data, for which zeroes are valid; the kernel's own form is the C library's here.
+    let mut stat: libc::stat = unsafe { zeroed() };
+    // SAFETY: the path is an empty C string, the structure is the one that the call fills.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_newfstatat,
+            c_long::from(file.as_fd().as_raw_fd()),
+            c"".as_ptr(),
+            &raw mut stat,
+            c_long::from(libc::AT_EMPTY_PATH),
+        )
+    })?;
+    (stat.st_uid, stat.st_gid) = (uid, gid);
+    // SAFETY: an array of bytes of the structure's size; what lies between its fields was zeroed.
+    Ok(unsafe { std::mem::transmute::<libc::stat, [u8; size_of::<libc::stat>()]>(stat) })
+}
+
+/// The length of what statx writes.
+pub(crate) const STATX_LENGTH: usize = 256;
+
+/// What statx tells of an open file, in the form of the system call, with another owner in it.
+pub(crate) fn statx_as(
+    file: impl AsFd,
+    flags: u32,
+    mask: u32,
+    uid: u32,
+    gid: u32,
+) -> io::Result<[u8; STATX_LENGTH]> {
+    let mut bytes = [0_u8; STATX_LENGTH];
+    // SAFETY: the path is an empty C string, the kernel writes as many bytes as there are.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            c_long::from(file.as_fd().as_raw_fd()),
+            c"".as_ptr(),
+            c_long::from(flags) | c_long::from(libc::AT_EMPTY_PATH),
+            c_long::from(mask),
+            bytes.as_mut_ptr(),
+        )
+    })?;
+    // Mask, block size, attributes and number of links come first.
+    bytes[20..24].copy_from_slice(&uid.to_ne_bytes());
+    bytes[24..28].copy_from_slice(&gid.to_ne_bytes());
+    Ok(bytes)
+}
+
+/// What a file system calls an open file for as long as it exists, and nothing else after it; `None` where it has no
+/// such name.
+pub(crate) fn file_handle(file: impl AsFd) -> Option<Vec<u8>> {
+    const MOST: usize = 128;
+    #[repr(C)]
+    struct Handle {
+        length: u32,
+        kind: c_int,
+        bytes: [u8; MOST],
+    }
+    let mut handle = Handle { length: MOST as u32, kind: 0, bytes: [0; MOST] };
+    let mut mount: c_int = 0;
+    // SAFETY: the path is an empty C string, the structure has room for as many bytes as it says.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            c_long::from(file.as_fd().as_raw_fd()),
+            c"".as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            c_long::from(libc::AT_EMPTY_PATH),
+        )
+    };
+    let length = handle.length as usize;
+    (result == 0).then(|| handle.bytes.get(..length).unwrap_or_default().to_vec())
+}
+
+/// What uname answers from now on to all processes of this one's name namespace. Works below [`crate::owners`] only.
+pub(crate) fn order_uname(fields: &[u8]) -> io::Result<()> {
+    // SAFETY: the call is handed over to the process that keeps the owners, which reads the bytes. The kernel itself
+    // would write there; so nobody calls this without that process.
+    check(unsafe { libc::syscall(libc::SYS_uname, fields.as_ptr(), UNAME_ORDER) }).map(drop)
+}
+
+/// Whether a process that keeps the owners listens to this one's calls.
+pub(crate) fn has_keeper() -> bool {
+    // SAFETY: the kernel itself finds no address to write to, and says so.
+    unsafe { libc::syscall(libc::SYS_uname, null_mut::<c_void>(), UNAME_ORDER) == 0 }
+}
+
+/// The second argument, which uname does not have, of a call that tells what uname is to answer.
+pub(crate) const UNAME_ORDER: u64 = 0x6261_6b65_686f_7573;
 
 /// Writes bytes into another process's memory.
 pub(crate) fn write_memory(pid: u32, address: u64, bytes: &[u8]) -> io::Result<()> {
@@ -415,6 +620,20 @@ pub(crate) fn write_memory(pid: u32, address: u64, bytes: &[u8]) -> io::Result<(
     } else {
         Err(io::Error::from_raw_os_error(libc::EFAULT))
     }
+}
+
+/// Executing programs gives user 0 no capabilities from now on.
+pub(crate) fn no_power_for_root() -> io::Result<()> {
+    // SECBIT_NOROOT and its lock, which libc does not name.
+    const NO_ROOT: c_ulong = 1 | 2;
+    // SAFETY: plain integers.
+    check(c_long::from(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, NO_ROOT) })).map(drop)
+}
+
+/// Sets this thread's timer slack, in nanoseconds.
+pub(crate) fn set_timer_slack(nanoseconds: u64) -> io::Result<()> {
+    // SAFETY: plain integers.
+    check(c_long::from(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanoseconds) })).map(drop)
 }
 
 /// Gives the programs to come the same memory layout in every run, where that is allowed.

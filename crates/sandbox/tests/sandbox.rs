@@ -5,6 +5,8 @@
 //! the test of an ordinary user (`--ordinary`).
 #![allow(clippy::print_stdout, reason = "a test runner tells its results there")]
 
+mod owners;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -335,9 +337,9 @@ fn exit_codes_and_signals_come_back() -> Outcome {
         ("exit 0", Some(0), None, "exit code 0"),
         ("exit 3", Some(3), None, "exit code 3"),
         ("exit 255", Some(255), None, "exit code 255"),
-        ("kill -9 $$", None, Some(9), "killed by signal 9"),
-        ("kill -TERM $$", None, Some(15), "killed by signal 15"),
-        ("kill -PIPE $$", None, Some(13), "killed by signal 13"),
+        ("kill -9 $$", None, Some(9), "killed by signal 9 (SIGKILL, as when memory runs out)"),
+        ("kill -TERM $$", None, Some(15), "killed by signal 15 (SIGTERM)"),
+        ("kill -PIPE $$", None, Some(13), "killed by signal 13 (SIGPIPE)"),
     ] {
         let exit = run(&root.sandbox(), &["sh", "-c", script]).0.unwrap();
         assert_eq!((exit.code, exit.signal), (code, signal), "{script}");
@@ -661,6 +663,8 @@ fn act_inside(what: &str) {
             client.read_to_string(&mut text).unwrap();
             println!("{text}");
         }
+        "crowd" => owners::crowd(),
+        "lists" => owners::lists(),
         "chroot" => {
             // The classic: a folder that was opened before stays outside of the new root.
             fs::create_dir("/jail").unwrap();
@@ -720,9 +724,8 @@ fn an_ordinary_user_can_do_all_that() -> Outcome {
     };
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    if text.contains("the program `newuidmap` is not installed") {
-        let reason = text.lines().next().unwrap_or_default();
-        return Err(Skipped(format!("the ordinary user was not tested: {reason}")));
+    if text.contains("lack: Program") {
+        return Err(Skipped("the ordinary user was not tested: there is no newuidmap".into()));
     }
     for line in text.lines() {
         println!("    as an ordinary user: {line}");
@@ -731,8 +734,8 @@ fn an_ordinary_user_can_do_all_that() -> Outcome {
     Ok(())
 }
 
-/// Says why an ordinary user without subordinate ids cannot enter.
-fn an_ordinary_user_without_ids_is_told_what_to_do() -> Outcome {
+/// Runs the tests as an ordinary user who has no other ids.
+fn an_ordinary_user_without_ids_can_do_all_that() -> Outcome {
     if !rustix::process::geteuid().is_root() {
         return Err(Skipped("only root can become another user".into()));
     }
@@ -741,17 +744,66 @@ fn an_ordinary_user_without_ids_is_told_what_to_do() -> Outcome {
     let copy = folder.path().join("test");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", "4243", "--regid", "4243", "--clear-groups"]).arg(&copy).arg("--ordinary");
-    let output = match command.current_dir("/").output() {
+    command.args(["--reuid", "4243", "--regid", "4243", "--clear-groups"]).arg(&copy).arg("--alone");
+    command.args(std::env::args().skip(1)).current_dir("/").env("TMPDIR", "/tmp");
+    let output = match command.stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(error) => return Err(Skipped(format!("setpriv: {error}"))),
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success());
-    let missing = text.contains("the program `newuidmap` is not installed");
-    let no_ids =
-        text.contains("gives the user `4243` 0 subordinate ids") && text.contains("usermod --add-subuids");
-    assert!(missing || no_ids, "{text}");
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    for line in text.lines() {
+        println!("    as a user alone: {line}");
+    }
+    assert!(output.status.success());
+    Ok(())
+}
+
+/// Signals that somebody sends to the process that keeps the owners reach the program, and both end by them.
+fn the_keeper_of_owners_ends_as_its_program_does() -> Outcome {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Skipped("only root can become another user".into()));
+    }
+    let root = Root::new();
+    let pipe = root.pipe();
+    let copy = root.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    for path in [root.path().to_owned(), pipe.clone()] {
+        std::os::unix::fs::chown(path, Some(4243), Some(4243)).unwrap();
+    }
+    for signal in ["TERM", "INT", "KILL"] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "4243", "--regid", "4243", "--clear-groups"]).arg(&copy).arg("--baker");
+        let mut keeper = match command.arg(root.path()).current_dir("/").spawn() {
+            Ok(keeper) => keeper,
+            Err(error) => return Err(Skipped(format!("setpriv: {error}"))),
+        };
+        let mut reader = BufReader::new(File::open(&pipe).unwrap());
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert_eq!(line, "up\n");
+        let own = keeper.id().to_string();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        let program = children.split_whitespace().next().map(str::to_owned);
+        let status = Command::new("kill").args([&format!("-{signal}"), &own]).status().unwrap();
+        assert!(status.success());
+        let status = keeper.wait().unwrap();
+        let number = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(
+            number,
+            [("TERM", 15), ("INT", 2), ("KILL", 9)]
+                .into_iter()
+                .find(|(name, _)| *name == signal)
+                .map(|(_, number)| number)
+        );
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "the sandbox is gone");
+        // Killed, the keeper cannot wait for the program, which follows by itself.
+        if let Some(program) = program.filter(|_| signal != "KILL") {
+            assert!(!Path::new("/proc").join(program).exists(), "and so is the program");
+        }
+    }
     Ok(())
 }
 
@@ -805,24 +857,39 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
-    let ordinary = arguments.first().is_some_and(|first| first == "--ordinary");
+    let user = match arguments.first().map(String::as_str) {
+        Some("--ordinary") => Some(4242),
+        Some("--alone") => Some(4243),
+        _ => None,
+    };
     let wanted = arguments.into_iter().filter(|argument| !argument.starts_with('-')).collect();
     let mut tally = Tally { wanted, ..Tally::default() };
-    if !ordinary {
+    if user.is_none() {
         // Before this process enters a namespace of its own.
         tally.test(("an_ordinary_user_can_do_all_that", an_ordinary_user_can_do_all_that));
         tally.test((
-            "an_ordinary_user_without_ids_is_told_what_to_do",
-            an_ordinary_user_without_ids_is_told_what_to_do,
+            "an_ordinary_user_without_ids_can_do_all_that",
+            an_ordinary_user_without_ids_can_do_all_that,
+        ));
+        tally.test((
+            "the_keeper_of_owners_ends_as_its_program_does",
+            the_keeper_of_owners_ends_as_its_program_does,
         ));
     }
     match sandbox::enter() {
         Ok(identity) => {
-            if ordinary {
-                assert_eq!(identity, Identity::Subordinate { uid: 4242, gid: 4242 });
+            match user {
+                Some(4242) => assert_eq!(identity, Identity::Subordinate { uid: 4242, gid: 4242 }),
+                Some(_) => {
+                    assert!(
+                        matches!(&identity, Identity::Pretended { uid: 4243, gid: 4243, .. }),
+                        "{identity:?}"
+                    );
+                }
+                None => {}
             }
             tally.test(("entering_twice_changes_nothing", entering_twice_changes_nothing));
-            for test in TESTS.into_iter().chain(hostile::TESTS) {
+            for test in TESTS.into_iter().chain(hostile::TESTS).chain(owners::TESTS) {
                 tally.test(test);
             }
         }

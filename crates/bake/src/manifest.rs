@@ -159,8 +159,11 @@ impl Manifest {
     /// in the folder itself.
     pub fn from_text(text: &[u8], path: &Path) -> Result<Self, Error> {
         let damaged = |reason| Error::NotBaked { path: path.to_owned(), reason };
-        let manifest: Self = serde_json::from_slice(text)
-            .map_err(|error| damaged(format!("is not a manifest of this program ({error}): bake again")))?;
+        let manifest: Self = serde_json::from_slice(text).map_err(|error| {
+            // It quotes the file.
+            let error = block::without_escapes(&error.to_string());
+            damaged(format!("is not a manifest of this program ({error}): bake again"))
+        })?;
         if manifest.format != FORMAT {
             let reason = format!("has format {}, this program reads {FORMAT}: bake again", manifest.format);
             return Err(damaged(reason));

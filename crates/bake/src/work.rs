@@ -118,6 +118,8 @@ mod tests {
         assert!(!parent.join("bake-1-0").exists());
         let second = WorkFolder::new(cache.path(), "bake").unwrap();
         assert!(first.path().is_dir() && second.path().is_dir() && first.path() != second.path());
+        // Programs of an image that are set-user-id root can be started by nobody else.
+        assert_eq!(fs::metadata(first.path()).unwrap().mode() & 0o7777, 0o700);
         let path = first.path().to_owned();
         drop(first);
         assert!(!path.exists());

@@ -11,6 +11,9 @@ const MAX_NAME: u64 = 64 * 1024;
 /// Largest pax header: room for names and for extended attributes of 64 KiB.
 const MAX_PAX: u64 = 1024 * 1024;
 
+/// So many bytes of a name are shown in errors.
+const LONGEST_SHOWN: usize = 256;
+
 /// What is wrong with an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
@@ -135,7 +138,7 @@ impl<R: Read> Read for Member<'_, R> {
         }
         let got = archive.reader.read(&mut buf[..want])?;
         if got == 0 {
-            let name = String::from_utf8_lossy(&self.path).into_owned();
+            let name = shown(&self.path);
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, TarError::Truncated(name)));
         }
         archive.left -= got as u64;
@@ -198,7 +201,7 @@ impl<R: Read> Archive<R> {
                 return Ok(None);
             };
             let kind = header[156];
-            let member = String::from_utf8_lossy(until_nul(&header[..100])).into_owned();
+            let member = shown(until_nul(&header[..100]));
             let number = |field, range: std::ops::Range<usize>| {
                 parse_number(&header[range]).ok_or(TarError::Number { member: member.clone(), field })
             };
@@ -246,7 +249,7 @@ impl<R: Read> Archive<R> {
             let prefix = if posix { until_nul(&header[345..500]) } else { b"" };
             if prefix.is_empty() { name.to_vec() } else { [prefix, name].join(&b'/') }
         });
-        let shown = String::from_utf8_lossy(&path).into_owned();
+        let shown = shown(&path);
         check_name(&path, &shown)?;
         let number = |field, range: std::ops::Range<usize>| -> Result<u64, TarError> {
             let value = parse_number(&header[range]).and_then(|value| u64::try_from(value).ok());
@@ -282,7 +285,7 @@ impl<R: Read> Archive<R> {
             b'0' | 0 | b'7' => Kind::File { size },
             b'1' => {
                 let link = link()?;
-                check_name(&link, &format!("{shown} -> {}", String::from_utf8_lossy(&link)))?;
+                check_name(&link, &format!("{shown} -> {}", self::shown(&link)))?;
                 Kind::Hardlink(link)
             }
             b'2' => Kind::Symlink(link()?),
@@ -485,6 +488,16 @@ fn check_name(path: &[u8], shown: &str) -> Result<(), TarError> {
         return fail("holds .. and would leave the root");
     }
     Ok(())
+}
+
+/// A name as errors show it: its beginning, without anything that a terminal would obey.
+fn shown(name: &[u8]) -> String {
+    let (start, rest) = name.split_at(name.len().min(LONGEST_SHOWN));
+    let mut text = block::without_escapes(&String::from_utf8_lossy(start)).replace('\n', "?");
+    if !rest.is_empty() {
+        text.push('…');
+    }
+    text
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {

@@ -1,6 +1,6 @@
 //! The loop: change an input, run it, keep it when it went where none went before.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -35,15 +35,19 @@ pub struct Failure {
 }
 
 thread_local! {
+    /// Whether this thread runs a target.
+    static RUNS: Cell<bool> = const { Cell::new(false) };
     static PANIC: RefCell<Option<Failure>> = const { RefCell::new(None) };
 }
 
-/// Runs a target on an input and says what was wrong: it panicked, or held more memory than the target may. Panics of
-/// the target are quiet from the first call on.
+/// Runs a target on an input and says what was wrong: it panicked, or held more memory than the target may. Its panic is not
+/// printed.
 pub fn run(target: &Target, input: &[u8]) -> Result<(), Failure> {
     quiet_panics();
     let start = Meter::start();
+    RUNS.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    RUNS.set(false);
     let most = Meter::most_since(start);
     if result.is_err() {
         let unknown = || Failure { what: "panicked in another thread".into(), place: String::new() };
@@ -61,7 +65,11 @@ pub fn run(target: &Target, input: &[u8]) -> Result<(), Failure> {
 fn quiet_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        panic::set_hook(Box::new(|info| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !RUNS.get() {
+                return others(info);
+            }
             let place = info.location().map(ToString::to_string).unwrap_or_default();
             let payload = info.payload();
             let text = payload.downcast_ref::<&str>().copied();

@@ -41,3 +41,11 @@ fn text(input: &[u8]) -> &str {
         Err(error) => std::str::from_utf8(&input[..error.valid_up_to()]).unwrap_or_default(),
     }
 }
+
+/// Checks that a message can be shown: it is not endless, and a terminal would obey nothing in it.
+fn can_be_shown(message: &impl std::fmt::Display) {
+    let message = message.to_string();
+    assert!(message.len() < 64 << 10, "a message has {} bytes", message.len());
+    let wild = |c: char| c.is_control() && c != '\n' && c != '\t';
+    assert!(!message.contains(wild), "a message has control characters: {message:?}");
+}

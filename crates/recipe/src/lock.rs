@@ -280,6 +280,8 @@ impl Lock {
     pub fn from_text(text: &str, path: &Path) -> Result<Self, LockError> {
         let damaged = |at: usize, message: String| {
             let (line, column) = position(text, at);
+            // It may quote the file.
+            let message = block::without_escapes(&message);
             LockError::Damaged { path: path.to_owned(), line, column, message }
         };
         let toml_error = |error: toml::de::Error| {

@@ -558,3 +558,33 @@ fn a_strangers_recipe_reads_and_shows_no_other_file() {
     fs::write(path("recipe/recipe.yaml"), "name: web\nfiles: [{path: /x, source: inside}]\n").unwrap();
     assert!(load(&path("recipe/recipe.yaml"), &LoadOptions::default()).is_ok());
 }
+
+#[test]
+fn a_strangers_recipe_names_no_place_outside() {
+    // What becomes a file's name beside the outputs, or a place in the image.
+    for line in [
+        "name: ../web",
+        "name: a/b",
+        "name: ..",
+        "name: \"a\\0b\"",
+        "name: web\nversion: ../1",
+        "name: web\nversion: 1/2",
+        "name: web\nvars: {v: ../../x}\nversion: ${{ v }}",
+        "name: web\nvolumes: [{device: /dev/../x, root: true}]",
+        "name: web\nvolumes: [{device: /dev/xvda, root: true}, {device: /etc/passwd, size: 1GiB}]",
+        "name: web\nvolumes: [{device: /dev/xvda, root: true}, {device: /dev/xvdf/../../x, size: 1GiB}]",
+        "name: web\nweb: {../index.html: x}",
+        "name: web\nweb: {a/../../b: x}",
+        "name: web\nweb: {/etc/passwd: x}",
+        "name: web\nweb: {root: /srv/../../x, index.html: x}",
+        "name: web\nfiles: [{path: ../x, content: x}]",
+        "name: web\nfiles: [{path: /srv/../../x, content: x}]",
+        "name: web\nmotd: {../x: '#!/bin/sh'}",
+        "name: web\nusers: [{name: ../x}]",
+        "name: web\nservices: {enable: [../../x]}",
+        "name: web\npackages: [../x]",
+        "name: web\nkernel: ../x",
+    ] {
+        assert!(read(&[("recipe.yaml", &format!("{line}\n"))], &[]).is_err(), "{line}");
+    }
+}

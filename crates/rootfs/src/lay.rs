@@ -91,7 +91,7 @@ impl Ledger {
             }
             let refuse = |problem: String| Error::Member {
                 package: package.name.to_string(),
-                path: String::from_utf8_lossy(&member.path).into_owned(),
+                path: in_message(&member.path),
                 problem,
             };
             let place = around.diversions.place(&member.path, &package.name).to_vec();
@@ -164,7 +164,7 @@ impl Ledger {
         }
         if !shared && !package.replaces(owner) {
             return Err(Error::Conflict {
-                path: String::from_utf8_lossy(place).into_owned(),
+                path: in_message(place),
                 first: owner.name.to_string(),
                 second: package.name.to_string(),
             });
@@ -248,7 +248,7 @@ impl Ledger {
             }
             StagedKind::HardLink(to) => {
                 let Some(first) = own.get(to) else {
-                    let to = String::from_utf8_lossy(to);
+                    let to = in_message(to);
                     return Err(refuse(format!(
                         "is a hard link to `/{to}`, which the package has not brought before"
                     )));
@@ -285,6 +285,11 @@ impl Ledger {
 fn is_folder(root: &Root, path: &[u8]) -> Result<bool, Error> {
     let stat = root.lstat(path)?;
     Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory))
+}
+
+/// A package's path as messages show it: nothing in it that a terminal would obey.
+pub(crate) fn in_message(path: &[u8]) -> String {
+    block::without_escapes(&String::from_utf8_lossy(path)).replace('\n', "?")
 }
 
 /// Where a path lies on the disk: links of the folders above it resolved. Relative to the root.

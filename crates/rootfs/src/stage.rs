@@ -115,7 +115,7 @@ impl<'a> Stager<'a> {
 fn stage(package: &Package, folder: PathBuf, newest: i64) -> Result<Staged, Error> {
     let refuse = |path: &[u8], problem: &str| Error::Member {
         package: package.name.to_string(),
-        path: String::from_utf8_lossy(path).into_owned(),
+        path: crate::lay::in_message(path),
         problem: problem.into(),
     };
     std::fs::create_dir(&folder).on("cannot make the folder", &folder)?;

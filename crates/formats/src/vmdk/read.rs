@@ -3,7 +3,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use block::BlockSource;
+use block::{BlockSource, without_escapes};
 use libdeflater::Decompressor;
 
 use super::VmdkError;
@@ -15,6 +15,8 @@ use crate::Error;
 
 /// Largest descriptor in sectors: 1 MiB.
 const MAX_DESCRIPTOR: u64 = 2048;
+/// So many characters of the descriptor are shown in an error.
+const LONGEST_SHOWN: usize = 64;
 /// Largest grain in sectors: 1 MiB.
 const MAX_GRAIN: u64 = 2048;
 
@@ -372,7 +374,9 @@ fn check_header(header: &Header) -> Result<(), VmdkError> {
 /// Refuses disks that are more than this file.
 fn check_descriptor(text: &str) -> Result<(), VmdkError> {
     let unsupported = |what, found: Option<&str>, wanted| {
-        Err(VmdkError::Unsupported { what, found: found.unwrap_or("missing").to_owned(), wanted })
+        // It is the file's own text, and not a short one perhaps.
+        let found: String = without_escapes(found.unwrap_or("missing")).chars().take(LONGEST_SHOWN).collect();
+        Err(VmdkError::Unsupported { what, found, wanted })
     };
     match descriptor_value(text, "createType") {
         Some("streamOptimized" | "monolithicSparse") => {}

@@ -4,6 +4,7 @@ use std::path::Path;
 use debian::deb::{Deb, Limits};
 use debian::tar::{Archive, Kind, Member, clean};
 
+use super::can_be_shown;
 use crate::Target;
 
 const BLOCK: usize = 512;
@@ -31,7 +32,7 @@ pub(super) const TAR: Target = Target {
         let mut content = 0;
         while let Some(mut member) = match archive.next() {
             Ok(member) => member,
-            Err(_) => return,
+            Err(error) => return can_be_shown(&error),
         } {
             check_member(&member);
             let Ok(read) = std::io::copy(&mut member, &mut std::io::sink()) else { return };
@@ -96,8 +97,15 @@ pub(super) const DEB: Target = Target {
     fixed_memory: 600 << 20,
     ..Target::new("deb", "a package file: ar, compression, tar, control file", 16 << 10, |input| {
         let limits = Limits { control: 1 << 20, data: 1 << 20 };
-        let Ok(mut deb) = Deb::new(Cursor::new(input), Path::new("a.deb"), limits) else { return };
-        if let Ok(control) = deb.control() {
+        let mut deb = match Deb::new(Cursor::new(input), Path::new("a.deb"), limits) {
+            Ok(deb) => deb,
+            Err(error) => return can_be_shown(&error),
+        };
+        let control = deb.control();
+        if let Err(error) = &control {
+            can_be_shown(error);
+        }
+        if let Ok(control) = control {
             assert!(control.files.contains_key("control"));
             assert!(control.files.keys().all(|name| !name.contains('/') && name != ".."));
             let held: usize = control.files.values().map(|file| file.bytes.len()).sum();

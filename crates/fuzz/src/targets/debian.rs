@@ -7,7 +7,7 @@ use debian::relation;
 use debian::version::{Version, compare};
 use debian::{KeyRing, Request, Universe, solve};
 
-use super::text;
+use super::{can_be_shown, text};
 use crate::Target;
 
 pub(super) const CONTROL: Target = Target {
@@ -17,7 +17,10 @@ pub(super) const CONTROL: Target = Target {
         let mut paragraphs = Paragraphs::new("control", text);
         let mut fields = Vec::new();
         let mut last = 0;
-        while let Ok(true) = paragraphs.read(&mut fields) {
+        while match paragraphs.read(&mut fields) {
+            Ok(more) => more,
+            Err(error) => return can_be_shown(&error),
+        } {
             assert!(!fields.is_empty());
             for field in &fields {
                 assert!(field.line > last, "lines are in their order");
@@ -43,7 +46,10 @@ pub(super) const RELATION: Target = Target {
         b"<!nocheck>",
     ],
     ..Target::new("relation", "the value of Depends and its like", 4 << 10, |input| {
-        let Ok(groups) = relation::parse(text(input)) else { return };
+        let groups = match relation::parse(text(input)) {
+            Ok(groups) => groups,
+            Err(error) => return can_be_shown(&error),
+        };
         let written: Vec<String> = groups
             .iter()
             .map(|group| group.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | "))
@@ -119,7 +125,11 @@ pub(super) const IN_RELEASE: Target = Target {
     ..Target::new("in-release", "a clear-signed index, and its signatures", 16 << 10, |input| {
         let mut keys = KeyRing::empty();
         keys.add("archive-key.asc", KEY).expect("a key that is good");
-        if let Ok(verified) = keys.verify("InRelease", input, NOW) {
+        let verified = keys.verify("InRelease", input, NOW);
+        if let Err(error) = &verified {
+            can_be_shown(error);
+        }
+        if let Ok(verified) = verified {
             assert!(keys.fingerprints().contains(&verified.fingerprint));
             let lines: Vec<&str> = verified.text.lines().map(str::trim_end).collect();
             let signed = SIGNED.contains(&lines.join("\n").trim_end());

@@ -7,6 +7,7 @@ use block::BlockSource;
 use formats::VmdkFile;
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::can_be_shown;
 use crate::Target;
 
 /// A file that is nowhere but in memory, and a name by which it can be opened.
@@ -28,7 +29,10 @@ pub(super) const VMDK: Target = Target {
     fixed_memory: 16 << 20,
     ..Target::new("vmdk", "a VMDK, opened and read", 16 << 10, |input| {
         let (_file, path) = in_memory(input);
-        let Ok(disk) = VmdkFile::open(&path) else { return };
+        let disk = match VmdkFile::open(&path) {
+            Ok(disk) => disk,
+            Err(error) => return can_be_shown(&error),
+        };
         let mut end = 0;
         let mut left: u64 = 4 << 20;
         let mut buffer = vec![0; 64 << 10];

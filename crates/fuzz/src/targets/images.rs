@@ -7,6 +7,7 @@ use dispatch::{Machine, needs};
 use lint::{Architecture, BootMode, DataFileSystem, Facts, initrd_files};
 use tree::{Entry, Tree, TreePath};
 
+use super::can_be_shown;
 use crate::Target;
 
 pub(super) const ELF: Target = Target {
@@ -167,7 +168,10 @@ pub(super) const MANIFEST: Target = Target {
     memory_a_byte: 4096,
     ..Target::new("manifest", "image.json, read back from a folder of outputs", 8 << 10, |input| {
         let path = Path::new("image.json");
-        let Ok(manifest) = Manifest::from_text(input, path) else { return };
+        let manifest = match Manifest::from_text(input, path) {
+            Ok(manifest) => manifest,
+            Err(error) => return can_be_shown(&error),
+        };
         let names = manifest.volumes.iter().flat_map(|volume| [&volume.raw, &volume.vmdk]).flatten();
         for name in names.chain(&manifest.firmware) {
             assert!(!name.contains('/') && !name.starts_with('.') && !name.is_empty(), "{name:?}");

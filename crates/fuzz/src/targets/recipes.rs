@@ -3,7 +3,7 @@ use std::path::Path;
 
 use recipe::{LoadOptions, Lock};
 
-use super::text;
+use super::{can_be_shown, text};
 use crate::Target;
 
 pub(super) const RECIPE: Target = Target {
@@ -66,7 +66,10 @@ pub(super) const LOCK: Target = Target {
     memory_a_byte: 2048,
     ..Target::new("lock", "a lock file", 16 << 10, |input| {
         let path = Path::new("a.lock");
-        let Ok(lock) = Lock::from_text(text(input), path) else { return };
+        let lock = match Lock::from_text(text(input), path) {
+            Ok(lock) => lock,
+            Err(error) => return can_be_shown(&error),
+        };
         let written = lock.to_text();
         let read = Lock::from_text(&written, path).expect("what is written can be read");
         assert_eq!(read.to_text(), written, "what is written reads the same");

@@ -4,8 +4,9 @@
 
 mod dependencies;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -24,7 +25,8 @@ Usage: cargo xtask COMMAND
   bench store               our block store against desync, casync, borg and restic, in one run
   fuzz [TARGET…] [OPTION…]  feed parsers of foreign data with hostile input; `fuzz --help` tells more
   ci                        formatting, lints, generated files, dependencies, a minute of `fuzz`, then `test`
-  generate                  write the generated files anew (recipes/recipe.schema.json, docs/recipe.md, docs/mistakes.md)
+  generate                  write the generated files anew: recipes/recipe.schema.json, docs/recipe.md, docs/mistakes.md,
+                            docs/man
 ";
 
 fn main() -> ExitCode {
@@ -143,13 +145,7 @@ fn ci() -> Result<()> {
         &["--".into(), "-Dwarnings".into()],
         &[],
     )?;
-    let before = std::fs::read(schema_file())
-        .context("recipes/recipe.schema.json is not there: `cargo xtask generate`")?;
-    if before != schema()? {
-        bail!(
-            "recipes/recipe.schema.json is not what the program prints: run `cargo xtask generate` and commit it"
-        );
-    }
+    stale()?;
     println!("xtask: generated files are up to date");
     dependencies::have_reasons(root())?;
     dependencies::deny(root(), &target_folder())?;
@@ -161,8 +157,22 @@ fn ci() -> Result<()> {
     Ok(())
 }
 
+const SCHEMA: &str = "recipes/recipe.schema.json";
+const PAGES: &str = "docs/man";
+
 fn generate() -> Result<()> {
-    std::fs::write(schema_file(), schema()?).context("cannot write recipes/recipe.schema.json")?;
+    let generated = generated()?;
+    for (path, bytes) in &generated {
+        let path = root().join(path);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    for path in pages_there()?.iter().filter(|path| !generated.contains_key(*path)) {
+        std::fs::remove_file(root().join(path))
+            .with_context(|| format!("cannot remove {}", path.display()))?;
+    }
     // Pages that their tests compare: docs/recipe.md.
     let bless = [("UPDATE_MESSAGES", OsString::from("1"))];
     cargo(
@@ -172,17 +182,49 @@ fn generate() -> Result<()> {
     )
 }
 
-fn schema() -> Result<Vec<u8>> {
-    let output =
-        Command::new(build_program()?).arg("schema").output().context("cannot run `bakehouse schema`")?;
-    if !output.status.success() {
-        bail!("`bakehouse schema` failed: {}", String::from_utf8_lossy(&output.stderr));
+/// Fails when a generated file is not what the program writes now.
+fn stale() -> Result<()> {
+    let generated = generated()?;
+    let mut stale: Vec<_> = generated
+        .iter()
+        .filter(|(path, bytes)| std::fs::read(root().join(path)).ok().as_ref() != Some(bytes))
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    let left = pages_there()?;
+    stale.extend(
+        left.iter().filter(|path| !generated.contains_key(*path)).map(|path| path.display().to_string()),
+    );
+    if !stale.is_empty() {
+        bail!("not what the program writes: {}: run `cargo xtask generate` and commit it", stale.join(", "));
     }
-    Ok(output.stdout)
+    Ok(())
 }
 
-fn schema_file() -> PathBuf {
-    root().join("recipes/recipe.schema.json")
+/// Every generated file by its path in the workspace, as the program writes it now.
+fn generated() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let program = build_program()?;
+    let run = |arguments: &[&OsStr]| {
+        let output = Command::new(&program).args(arguments).output().context("cannot run bakehouse")?;
+        if !output.status.success() {
+            bail!("bakehouse {arguments:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output.stdout)
+    };
+    let mut files = BTreeMap::from([(PathBuf::from(SCHEMA), run(&["schema".as_ref()])?)]);
+    let folder = env::temp_dir().join(format!("bakehouse-man-{}", std::process::id()));
+    run(&["man".as_ref(), folder.as_os_str()])?;
+    for entry in std::fs::read_dir(&folder).context("cannot list the manual pages")? {
+        let entry = entry?;
+        files.insert(Path::new(PAGES).join(entry.file_name()), std::fs::read(entry.path())?);
+    }
+    std::fs::remove_dir_all(&folder).context("cannot remove the manual pages")?;
+    Ok(files)
+}
+
+/// The manual pages that are in the workspace now.
+fn pages_there() -> Result<BTreeSet<PathBuf>> {
+    let Ok(entries) = std::fs::read_dir(root().join(PAGES)) else { return Ok(BTreeSet::new()) };
+    entries.map(|entry| Ok(Path::new(PAGES).join(entry?.file_name()))).collect()
 }
 
 /// The folder of the workspace, wherever the user stands in it.

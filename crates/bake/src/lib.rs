@@ -10,6 +10,7 @@
 
 mod check;
 mod error;
+mod explain;
 mod foreign;
 mod lint;
 mod manifest;
@@ -30,10 +31,12 @@ use recipe::{Arch, Lock, Recipe, Volume};
 
 pub use check::{Checked, FirmwareChoice, Place, check, machine_programs, programs};
 pub use error::Error;
+pub use explain::{ExplainedPackage, ExplainedStage, Explanation, LockState, Question, Why, explain};
 pub use manifest::{Deflate, MANIFEST, Manifest, ManifestAllowed, ManifestPackage, ManifestVolume};
 pub use packages::{LockMode, ToolPackages, WRITERS};
 pub use registration::{MAPPINGS, REGISTRATION};
 pub use report::{Outcome, Report, Stage, Stages, Unit};
+pub use rootfs::Standing;
 pub use verify::{Fault, Verification, Verified, verify};
 
 use origin::{LOG, Made};
@@ -165,16 +168,17 @@ pub fn architectures(recipe: &Path, set: &[(String, String)]) -> Result<Vec<Arch
 /// Bakes a recipe for one architecture. A check that does not hold is in the result; everything else that goes wrong
 /// is an error, and then the folder of outputs is as it was before.
 pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
-    let Ingredients { recipe, lock, lock_path, files, foreign } = fetch(request, stages)?;
+    let ingredients = fetch(request, stages)?;
+    let Ingredients { recipe, lock, lock_path, .. } = &ingredients;
     let work = WorkFolder::new(&request.cache, "bake")?;
-    let out = request.out.clone().unwrap_or_else(|| default_out(&recipe));
+    let out = request.out.clone().unwrap_or_else(|| default_out(recipe));
     let mut outputs = Outputs::open(out, &work)?;
 
-    let built = build_root(&recipe, &files, foreign.as_ref(), &lock, work.path(), request.explain, stages)
+    let built = build_root(&ingredients, work.path(), request.explain, stages)
         .map_err(|error| with_shell(error, request))?;
-    stages.run("lint", |_| lint::examine(&recipe, &built, stages.report()))?;
+    stages.run("lint", |_| lint::examine(recipe, &built, stages.report()))?;
     let maps = stages.run("disk", |outcome| {
-        let maps = lay_out(&recipe, &built, &lock, work.path())?;
+        let maps = lay_out(recipe, &built, lock, work.path())?;
         outcome.bytes = Some(maps.iter().flatten().map(BlockMap::data_bytes).sum());
         Ok::<_, Error>(maps)
     })?;
@@ -185,10 +189,10 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
             written.push(map.as_ref().map(write).transpose()?);
         }
         outcome.bytes = Some(written.iter().flatten().map(|written| written.data_bytes).sum());
-        let (manifest, registration) = registration::describe(&recipe, &lock, &written)?;
+        let (manifest, registration) = registration::describe(recipe, lock, &written)?;
         outputs.text(MAPPINGS, &json(&registration.block_device_mappings))?;
         outputs.text(REGISTRATION, &json(&registration))?;
-        outputs.text(LOG, &json(&Made::new(&request.recipe, &lock_path, &request.set)?))?;
+        outputs.text(LOG, &json(&Made::new(&request.recipe, lock_path, &request.set)?))?;
         outputs.text(MANIFEST, &manifest.to_text())?;
         Ok::<_, Error>((manifest, outputs.finish()?))
     })?;
@@ -299,7 +303,7 @@ pub fn validate(path: &Path, set: Vec<(String, String)>) -> Result<recipe::Diagn
 
 fn warn(source: &recipe::Source, report: &dyn Report) {
     if !source.warnings().is_empty() {
-        report.line(recipe::Diagnostics(source.warnings().to_vec()).to_string().trim_end());
+        report.diagnostics(&recipe::Diagnostics(source.warnings().to_vec()));
     }
 }
 
@@ -331,28 +335,35 @@ fn mounts(recipe: &Recipe) -> Vec<rootfs::Mount> {
     mounts.collect()
 }
 
+/// The root's making as its room wants to have it said.
+fn root_request<'a>(
+    ingredients: &'a Ingredients,
+    work: &'a Path,
+    progress: &'a RootProgress<'_, '_>,
+) -> Result<rootfs::Request<'a>, Error> {
+    let recipe = &ingredients.recipe;
+    let volume = recipe.root_volume().ok_or_else(|| no_root(recipe))?;
+    let ids = VolumeIds::of(recipe, volume);
+    Ok(rootfs::Request {
+        recipe,
+        packages: &ingredients.files,
+        time: ingredients.lock.time,
+        work,
+        boot: rootfs::Boot { root_uuid: ids.file_system, esp_id: ids.esp_volume, mounts: mounts(recipe) },
+        foreign: ingredients.foreign.as_ref(),
+        progress,
+    })
+}
+
 fn build_root(
-    recipe: &Recipe,
-    files: &[rootfs::PackageFile],
-    foreign: Option<&rootfs::Foreign>,
-    lock: &Lock,
+    ingredients: &Ingredients,
     work: &Path,
     explain: bool,
     stages: &Stages<'_>,
 ) -> Result<rootfs::Built, Error> {
-    let volume = recipe.root_volume().ok_or_else(|| no_root(recipe))?;
-    let ids = VolumeIds::of(recipe, volume);
     stages.run("root file system", |_| {
         let progress = RootProgress { stages };
-        let built = rootfs::build(&rootfs::Request {
-            recipe,
-            packages: files,
-            time: lock.time,
-            work,
-            boot: rootfs::Boot { root_uuid: ids.file_system, esp_id: ids.esp_volume, mounts: mounts(recipe) },
-            foreign,
-            progress: &progress,
-        })?;
+        let built = rootfs::build(&root_request(ingredients, work, &progress)?)?;
         for line in explanation(&built.report, explain) {
             stages.report().line(&line);
         }
@@ -361,6 +372,24 @@ fn build_root(
         }
         Ok::<_, Error>(built)
     })
+}
+
+/// Makes the root file system of a recipe up to the point where something in it fails, else all of it but its boot files,
+/// and hands it to `visit`; what is changed in there is thrown away. With `steps` the recipe's own steps run, else the
+/// root stands as they will find it. Of the request, outputs and checks mean nothing here.
+pub fn stand<T>(
+    request: &Request,
+    steps: bool,
+    stages: &Stages<'_>,
+    visit: impl FnOnce(&Recipe, &rootfs::Standing) -> T,
+) -> Result<T, Error> {
+    let ingredients = fetch(request, stages)?;
+    let work = WorkFolder::new(&request.cache, "shell")?;
+    let standing = stages.run("root file system", |_| {
+        let progress = RootProgress { stages };
+        Ok::<_, Error>(rootfs::stand(&root_request(&ingredients, work.path(), &progress)?, steps)?)
+    })?;
+    Ok(visit(&ingredients.recipe, &standing))
 }
 
 /// What is worth telling of a root's making: how many programs of a foreign root ran how; with `all` also where the time

@@ -195,19 +195,10 @@ pub(crate) fn resolve(
         mirrors.security.clone_from(&mirrors.main);
         mirrors.security_fallback = None;
     }
-    let misfit = match &old {
-        None => Some("there is no lock yet".to_owned()),
-        Some(lock) => {
-            check_writers(lock, path, mode)?;
-            let unfit = recipes.iter().find(|recipe| {
-                lock.for_arch(recipe.arch)
-                    .is_none_or(|locked| locked.request != recipe::request_digest(recipe))
-            });
-            unfit.map(|recipe| {
-                format!("the recipe asks for other packages than the lock holds ({})", recipe.arch)
-            })
-        }
-    };
+    if let Some(lock) = &old {
+        check_writers(lock, path, mode)?;
+    }
+    let misfit = misfit(old.as_ref(), &recipes);
     match (&misfit, mode, &old) {
         (None, LockMode::Keep | LockMode::Locked, Some(lock)) => {
             return Ok(Resolved { lock: lock.clone(), mirrors, unchanged: true });
@@ -231,6 +222,15 @@ pub(crate) fn resolve(
     lock.write(path)?;
     context.report.line(&format!("lock: written to {}", path.display()));
     Ok(Resolved { lock, mirrors, unchanged: false })
+}
+
+/// Why a lock does not hold what the recipes ask for; `None` when it does.
+pub(crate) fn misfit(lock: Option<&Lock>, recipes: &[Recipe]) -> Option<String> {
+    let Some(lock) = lock else { return Some("there is no lock yet".to_owned()) };
+    let unfit = recipes.iter().find(|recipe| {
+        lock.for_arch(recipe.arch).is_none_or(|locked| locked.request != recipe::request_digest(recipe))
+    });
+    unfit.map(|recipe| format!("the recipe asks for other packages than the lock holds ({})", recipe.arch))
 }
 
 /// Whether a lock's packages come from the repositories that a recipe names: the versions of another suite are no pins.

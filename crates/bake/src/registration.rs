@@ -160,7 +160,7 @@ fn manifest_without_ids(recipe: &Recipe, lock: &Lock, home: &Home) -> Manifest {
 }
 
 /// The kinds of machine that an image boots on.
-fn machines(arch: Arch, boot_mode: BootMode) -> &'static [&'static str] {
+pub(crate) fn machines(arch: Arch, boot_mode: BootMode) -> &'static [&'static str] {
     match (arch, boot_mode) {
         (Arch::Aarch64, _) | (_, BootMode::Uefi) => &["uefi", "nitro"],
         (_, BootMode::LegacyBios) => &["bios"],

@@ -18,6 +18,10 @@ pub trait Report: Sync {
     fn progress(&self, done: u64, total: Option<u64>, unit: Unit, what: &str);
     /// Something worth a line of its own.
     fn line(&self, text: &str);
+    /// Warnings about the recipe.
+    fn diagnostics(&self, diagnostics: &recipe::Diagnostics) {
+        self.line(diagnostics.to_string().trim_end());
+    }
     /// The running stage ended well.
     fn finished(&self, stage: &Stage);
 }

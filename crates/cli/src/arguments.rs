@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bake::{FirmwareChoice, LockMode};
@@ -8,26 +9,77 @@ use recipe::Arch;
 
 /// Bakes bootable machine images from recipes, boots them and checks them.
 #[derive(Debug, Parser)]
-#[command(name = "bakehouse", version, max_term_width = 110)]
+#[command(name = "bakehouse", version, max_term_width = 110, after_long_help = AFTER)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+const AFTER: &str = "\
+Exit codes: 0 done and every check held; 1 the job failed, or a check did not hold; 2 a mistake in the recipe or on \
+the command line.
+
+Environment: BAKEHOUSE_CACHE, the cache folder [default: bakehouse in the user's cache folder]; \
+BAKEHOUSE_DEBIAN_MIRROR, a Debian mirror [default: that of the host's apt sources, else a public one]; NO_COLOR, \
+CLICOLOR and CLICOLOR_FORCE, whether there are colours.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Begin a recipe of one's own
+    Init(InitArguments),
+    /// Look for mistakes in a recipe, and bake nothing
+    Validate(ValidateArguments),
+    /// Show what comes of a recipe: every value and where it stands, packages, volumes, checks, what a bake would do
+    Explain(ExplainArguments),
     /// Bake a recipe: packages, root file system, disk, boot, checks
     Bake(BakeArguments),
+    /// Open a shell in the root file system of a recipe, where a script fails or after all of them
+    Shell(ShellArguments),
     /// Boot what was baked and run its checks again
     Check(CheckArguments),
     /// Look whether outputs are whole, and whether baking again gives the same bytes
     Verify(VerifyArguments),
-    /// Look for mistakes in a recipe, and bake nothing
-    Validate(ValidateArguments),
-    /// Print the JSON Schema of the recipe language
-    Schema,
     /// Fetch the programs that are run besides this one (QEMU, firmware, checkers) and say which they are
     Tools(ToolsArguments),
+    /// Print the JSON Schema of the recipe language
+    Schema,
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder
+    Man {
+        /// The folder; made when it is missing
+        folder: PathBuf,
+    },
+}
+
+impl Command {
+    /// Whether standard output is to hold one JSON object, even when it fails.
+    pub(crate) fn json(&self) -> bool {
+        match self {
+            Self::Validate(arguments) => arguments.json,
+            Self::Explain(arguments) => arguments.json,
+            Self::Bake(arguments) => arguments.json,
+            Self::Check(arguments) => arguments.json,
+            Self::Verify(arguments) => arguments.json,
+            Self::Tools(arguments) => arguments.json,
+            Self::Init(_) | Self::Shell(_) | Self::Schema | Self::Completions { .. } | Self::Man { .. } => {
+                false
+            }
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArguments {
+    /// The recipe's file (NAME.yaml), or a folder for it [default: this folder]
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) place: Option<PathBuf>,
+    /// Write a workflow for GitHub Actions, too, that bakes and checks the recipe; the recipe may be there already
+    #[arg(long)]
+    pub(crate) ci: bool,
 }
 
 #[derive(Debug, Args)]
@@ -116,9 +168,51 @@ pub(crate) struct ValidateArguments {
     /// Override a variable of the recipe
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// Print mistakes and warnings as a JSON array on standard output, for editors
+    /// Print one JSON object with the mistakes on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// The recipe's file
+    pub(crate) recipe: PathBuf,
+    /// The architecture [default: this machine's]
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: Option<Arch>,
+    /// The lock's file [default: <recipe>.lock beside the recipe]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock: Option<PathBuf>,
+    /// Override a variable of the recipe
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShellArguments {
+    /// The recipe's file
+    pub(crate) recipe: PathBuf,
+    /// The architecture [default: this machine's]
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: Option<Arch>,
+    /// The lock's file [default: <recipe>.lock beside the recipe]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock: Option<PathBuf>,
+    /// Override a variable of the recipe
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Run none of the recipe's own `run` scripts before
+    #[arg(long)]
+    pub(crate) before_run: bool,
+    /// Emulate every program of a foreign architecture
+    #[arg(long)]
+    pub(crate) no_native_dispatch: bool,
+    /// What to run in place of a shell; its exit code is this program's
+    #[arg(last = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -129,6 +223,9 @@ pub(crate) struct ToolsArguments {
     /// Print nothing but the folders of programs, as a PATH
     #[arg(long)]
     pub(crate) print_path: bool,
+    /// Print one JSON object on standard output at the end
+    #[arg(long, conflicts_with = "print_path")]
+    pub(crate) json: bool,
 }
 
 /// Which firmware to boot by.

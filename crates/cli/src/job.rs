@@ -3,45 +3,51 @@
 
 use std::io::{self, IsTerminal};
 
-use crate::{FAILED, cache_folder, told};
+use crate::surroundings::cache_folder;
+use crate::terminal::{Paint, say};
+use crate::{FAILED, told};
 
 /// Runs work and gives its exit code, with `contained` as root of a user namespace. Interrupted, this process ends by the
 /// same signal when all is gone that was begun.
-pub(crate) fn run(contained: bool, work: impl FnOnce() -> u8) -> u8 {
+pub(crate) fn run(contained: bool, json: bool, work: impl FnOnce() -> u8) -> u8 {
     // Before anything else: the kernel moves single-threaded processes only. The work's files are then this process's too,
     // so that it can take them away.
     if contained {
         match sandbox::enter() {
-            Ok(sandbox::Identity::Pretended { lack, .. }) => eprintln!(
+            Ok(sandbox::Identity::Pretended { lack, .. }) => say(format!(
                 "note: this user has one id only ({lack}); a process of bakehouse's own keeps the owners of files"
-            ),
+            )),
             Ok(_) => {}
-            Err(error) => return told(Err(error.into())),
+            Err(error) => return told(Err(error.into()), json),
         }
     }
+    let terminal = sandbox::TerminalModes::now();
     let ended = match sandbox::supervise(work) {
         Ok(ended) => ended,
-        Err(error) => return told(Err(anyhow::Error::new(error).context("cannot start a process"))),
+        Err(error) => {
+            return told(Err(anyhow::Error::new(error).context("cannot start a process")), json);
+        }
     };
     let signal = match ended {
         sandbox::Ended::Code(code) => return code,
         sandbox::Ended::Interrupted(signal) | sandbox::Ended::Killed(signal) => signal,
     };
+    // A shell may have made it raw.
+    terminal.restore();
     // A progress bar may still be there.
     if io::stderr().is_terminal() {
-        eprintln!();
+        say("");
     }
     if let Ok(cache) = cache_folder() {
         bake::sweep(&cache);
     }
     if matches!(ended, sandbox::Ended::Interrupted(_)) {
-        eprintln!("interrupted: nothing was left half-made; what was there before is as it was");
+        say("interrupted: nothing was left half-made; what was there before is as it was");
         sandbox::die_of(signal)
     }
-    eprintln!(
-        "error: the work was killed by signal {signal}{}; nothing was left half-made",
-        if signal == 9 { ", as the kernel does when memory runs out (see `dmesg`)" } else { "" }
-    );
+    let why = if signal == 9 { ", as the kernel does when memory runs out (see `dmesg`)" } else { "" };
+    let error = Paint::on_stderr().bad("error:");
+    say(format!("{error} the work was killed by signal {signal}{why}; nothing was left half-made"));
     FAILED
 }
 

@@ -1,30 +1,96 @@
-//! How progress looks: a live bar on a terminal, plain lines with times elsewhere. All of it goes to standard error.
+//! What people see. Results go to standard output, all else to standard error: a live bar on a terminal, plain lines
+//! with times elsewhere.
 
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use anstream::{AutoStream, ColorChoice};
+use anyhow::Result;
 use bake::{Report, Stage, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use recipe::Diagnostics;
+use serde::Serialize;
 
 /// In a pipe, how often a running stage says how far it is.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// A line on standard error. Nobody is left to be told when that is closed.
+pub(crate) fn say(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A line on standard output. A reader that has seen enough, as `head` does, is no failure.
+pub(crate) fn print(line: impl Display) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    match writeln!(output, "{line}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A value on standard output, as `--json` has it.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
+    print(serde_json::to_string_pretty(value)?)
+}
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Paint(pub(crate) bool);
+
+impl Paint {
+    /// For standard error: colours on a terminal, unless NO_COLOR, CLICOLOR or TERM say otherwise; elsewhere when
+    /// CLICOLOR_FORCE says so.
+    pub(crate) fn on_stderr() -> Self {
+        Self(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
+    }
+
+    /// The same for standard output.
+    pub(crate) fn on_stdout() -> Self {
+        Self(AutoStream::choice(&std::io::stdout()) != ColorChoice::Never)
+    }
+
+    pub(crate) fn good(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    pub(crate) fn bad(self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
+    pub(crate) fn strong(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    pub(crate) fn faint(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
 
 /// Tells a person on standard error how the work is getting on.
 pub(crate) struct Terminal {
     started: Instant,
     bar: Option<ProgressBar>,
+    paint: Paint,
     last_line: Mutex<(Instant, String)>,
 }
 
 impl Terminal {
     pub(crate) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        // A terminal that cannot move its cursor gets lines.
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let bar = (std::io::stderr().is_terminal() && !dumb).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { started: Instant::now(), bar, last_line: Mutex::new((Instant::now(), String::new())) }
+        let now = Instant::now();
+        Self { started: now, bar, paint: Paint::on_stderr(), last_line: Mutex::new((now, String::new())) }
     }
 
     /// Takes the bar away before something else is printed.
@@ -39,10 +105,27 @@ impl Terminal {
             Some(bar) => bar.println(text),
             None => {
                 let seconds = self.started.elapsed().as_secs_f64();
-                // Nobody is left to be told when standard error is closed.
-                let _ = writeln!(std::io::stderr(), "[{seconds:7.1} s] {text}");
+                for line in text.lines() {
+                    say(format!("[{seconds:7.1} s] {line}"));
+                }
             }
         }
+    }
+
+    /// A bar's looks; `counts` is how far it is, of how much.
+    fn style(&self, counts: Option<&str>) -> ProgressStyle {
+        let paint = |part: &str, colour: &str| {
+            if self.paint.0 { format!("{{{part}:{colour}}}") } else { format!("{{{part}}}") }
+        };
+        let (spinner, stage) = (paint("spinner", ".cyan"), paint("prefix", ".bold"));
+        let bar = if self.paint.0 { "{bar:30.cyan/dim}" } else { "{bar:30}" };
+        let template = match counts {
+            Some(counts) => format!("{spinner} {stage} {bar} {counts} {{wide_msg}} {{elapsed}}"),
+            None => format!("{spinner} {stage} {{wide_msg}} {{elapsed}}"),
+        };
+        ProgressStyle::with_template(&template)
+            .unwrap_or_else(|_| ProgressStyle::default_spinner())
+            .progress_chars("━╸─")
     }
 }
 
@@ -50,8 +133,8 @@ impl Report for Terminal {
     fn started(&self, stage: &str) {
         match &self.bar {
             Some(bar) => {
-                bar.set_style(style("{spinner} {prefix}: {wide_msg} {elapsed}"));
-                bar.reset_elapsed();
+                bar.set_style(self.style(None));
+                bar.reset();
                 bar.set_prefix(stage.to_owned());
                 bar.set_message("");
             }
@@ -62,18 +145,15 @@ impl Report for Terminal {
 
     fn progress(&self, done: u64, total: Option<u64>, unit: Unit, what: &str) {
         if let Some(bar) = &self.bar {
-            match total {
-                Some(total) => {
-                    let counts = match unit {
-                        Unit::Bytes => "{bytes}/{total_bytes}",
+            match (total, unit) {
+                (Some(total), unit) => {
+                    bar.set_style(self.style(Some(match unit {
+                        Unit::Bytes => "{bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}",
                         Unit::Things => "{pos}/{len}",
-                    };
-                    bar.set_style(style(&format!(
-                        "{{spinner}} {{prefix}}: [{{bar:30}}] {counts} {{wide_msg}} {{elapsed}}"
-                    )));
+                    })));
                     bar.set_length(total);
                 }
-                None => bar.set_style(style("{spinner} {prefix}: {wide_msg} {elapsed}")),
+                (None, _) => bar.set_style(self.style(None)),
             }
             bar.set_position(done);
             bar.set_message(what.to_owned());
@@ -101,22 +181,38 @@ impl Report for Terminal {
         self.print(text);
     }
 
+    fn diagnostics(&self, diagnostics: &Diagnostics) {
+        let text = diagnostics.render(self.paint.0);
+        match &self.bar {
+            Some(bar) => bar.println(text.trim_end()),
+            None => say(text.trim_end()),
+        }
+    }
+
     fn finished(&self, stage: &Stage) {
-        self.print(&format!("{}: done{}", stage.name, details(stage)));
+        let size = stage.bytes.map(|count| format!(", {}", bytes(count))).unwrap_or_default();
+        let cached = if stage.cached { ", cached" } else { "" };
+        let (name, details) = (&stage.name, format!("{:.1} s{size}{cached}", stage.seconds));
+        match &self.bar {
+            Some(bar) => {
+                bar.println(format!("{} {name} {}", self.paint.good("✓"), self.paint.faint(&details)))
+            }
+            None => self.print(&format!("{name}: done in {details}")),
+        }
     }
 }
 
 /// The table at the end: time and bytes of each stage.
-pub(crate) fn summary(stages: &[Stage]) -> String {
+pub(crate) fn summary(stages: &[Stage], paint: Paint) -> String {
     let width = stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0).max(5);
     let mut text = String::new();
     for stage in stages {
         let size = stage.bytes.map(bytes).unwrap_or_default();
-        let cached = if stage.cached { "  cached" } else { "" };
+        let cached = if stage.cached { paint.faint("  cached") } else { String::new() };
         text += &format!("  {:width$} {:8.1} s {size:>10}{cached}\n", stage.name, stage.seconds);
     }
     let total: f64 = stages.iter().map(|stage| stage.seconds).sum();
-    text + &format!("  {:width$} {total:8.1} s\n", "total")
+    text + &paint.strong(&format!("  {:width$} {total:8.1} s", "total")) + "\n"
 }
 
 /// A number of bytes as people write it.
@@ -132,16 +228,6 @@ pub(crate) fn bytes(count: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", UNITS[unit])
-}
-
-fn details(stage: &Stage) -> String {
-    let size = stage.bytes.map(|count| format!(", {}", bytes(count))).unwrap_or_default();
-    let cached = if stage.cached { ", cached" } else { "" };
-    format!(" in {:.1} s{size}{cached}", stage.seconds)
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -20,6 +20,7 @@ mod language;
 mod lock;
 mod model;
 mod nearest;
+mod origins;
 mod reference;
 mod source;
 mod variables;
@@ -39,5 +40,6 @@ pub use model::{
     PackageRequest, Payload, Recipe, RunStep, Services, Unit, User, Volume, Web, WebEntry, request_digest,
 };
 pub use nearest::nearest;
+pub use origins::ValueOrigin;
 pub use reference::reference;
 pub use source::{LoadOptions, Source, load};

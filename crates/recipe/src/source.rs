@@ -10,6 +10,7 @@ use crate::decode::{architectures, decode, reason, similar_beside};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, SourceFile, Span};
 use crate::language::{self, Shape};
 use crate::nearest::advice;
+use crate::origins::{ValueOrigin, origins};
 use crate::variables::{Definition, Variables, is_variable_name};
 use crate::yaml::{self, Node, Value};
 use crate::{Arch, Code, Recipe};
@@ -23,6 +24,9 @@ const BUILTIN: &[(&str, &str)] = &[
 const MAX_FILES: usize = 16;
 /// Variables that the program defines.
 const BUILT_IN: [&str; 4] = ["name", "version", "arch", "debian_arch"];
+
+/// Keys that are read before variables are known.
+const APART: [&str; 3] = ["vars", "extends", "architectures"];
 
 /// How to read a recipe.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +43,7 @@ pub struct Source {
     architectures: Vec<Arch>,
     architectures_span: Span,
     recipes: BTreeMap<Arch, Recipe>,
+    origins: BTreeMap<Arch, Vec<ValueOrigin>>,
     name: String,
     warnings: Vec<Diagnostic>,
 }
@@ -67,6 +72,11 @@ impl Source {
                 .help(format!("add {arch} to `architectures`, or choose another with --arch"))
                 .into()
         })
+    }
+
+    /// Every value of the recipe for one architecture, with the place that says so; empty when the recipe is not for it.
+    pub fn origins(&self, arch: Arch) -> &[ValueOrigin] {
+        self.origins.get(&arch).map_or(&[], Vec::as_slice)
     }
 
     /// What deserves a look, though the recipe can be baked.
@@ -138,23 +148,14 @@ fn read(path: &Path, options: &LoadOptions, problems: &mut Vec<Diagnostic>) -> R
         |node| node.span.clone(),
     );
     let definitions = definitions(&merged, problems);
-    let mut recipes = BTreeMap::new();
+    let (mut recipes, mut values) = (BTreeMap::new(), BTreeMap::new());
     for arch in architectures.iter().copied() {
         let mut variables = variables(&definitions, arch, problems);
-        let root = match &merged.value {
-            Value::Map(entries) => {
-                let entries = entries
-                    .iter()
-                    .filter(|(key, _)| {
-                        key.text != "vars" && key.text != "extends" && key.text != "architectures"
-                    })
-                    .map(|(key, node)| (key.clone(), variables.substitute(node, problems)))
-                    .collect();
-                Node { span: merged.span.clone(), value: Value::Map(entries) }
-            }
-            _ => return Err(files),
-        };
+        let root = part(&merged, |key| !APART.contains(&key), &mut variables, problems);
         if let Some(recipe) = decode(&root, arch, problems) {
+            // What is wrong in the variables' own texts was told when they were worked out.
+            let apart = part(&merged, |key| APART.contains(&key), &mut variables, &mut Vec::new());
+            values.insert(arch, origins(&[root, apart], &recipe));
             recipes.insert(arch, recipe);
         }
     }
@@ -180,9 +181,22 @@ fn read(path: &Path, options: &LoadOptions, problems: &mut Vec<Diagnostic>) -> R
         architectures,
         architectures_span,
         recipes,
+        origins: values,
         name,
         warnings: Vec::new(),
     })
+}
+
+/// Some keys of the merged recipe, with variables put in.
+fn part(
+    merged: &Node,
+    wanted: impl Fn(&str) -> bool,
+    variables: &mut Variables,
+    problems: &mut Vec<Diagnostic>,
+) -> Node {
+    let entries = merged.entries().iter().filter(|(key, _)| wanted(&key.text));
+    let entries = entries.map(|(key, node)| (key.clone(), variables.substitute(node, problems))).collect();
+    Node { span: merged.span.clone(), value: Value::Map(entries) }
 }
 
 struct Loader<'a> {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use block::Origin;
 use recipe::{Code, Diagnostic, Diagnostics, FileSpec, Payload, Recipe, RunStep, Unit, User, nearest};
-use sandbox::Input;
+use sandbox::{Input, Sandbox};
 
 use crate::accounts::{Accounts, NewUser, add_user};
 use crate::error::{Error, OnFile};
@@ -370,13 +370,10 @@ impl<'a> Additions<'a> {
     /// Runs one of the recipe's own steps.
     pub(crate) fn step(&self, step: &RunStep, programs: &mut Programs<'_>) -> Result<(), Error> {
         let what = format!("run step `{}`", step.name);
-        let sandbox = programs.sandbox();
-        // As a file, not as the shell's standard input: what a step runs may read that.
-        let script = "/run/bakehouse-step";
-        let sandbox = sandbox.hide_with(script, step.script.as_bytes(), 0o755);
+        let sandbox = with_script(programs.sandbox(), step);
         let argv: &[&str] = match step.script.starts_with("#!") {
-            true => &[script],
-            false => &["/bin/sh", "-e", script],
+            true => &[STEP],
+            false => &["/bin/sh", "-e", STEP],
         };
         let ran = programs.run_timed(&what, &sandbox, argv, Input::Null);
         self.root.forget();
@@ -389,6 +386,14 @@ impl<'a> Additions<'a> {
             other => other,
         })
     }
+}
+
+/// Where a step's script is while it runs.
+pub(crate) const STEP: &str = "/run/bakehouse-step";
+
+/// Shows a step's script as a file, not as the shell's standard input: what a step runs may read that.
+pub(crate) fn with_script(sandbox: Sandbox, step: &RunStep) -> Sandbox {
+    sandbox.hide_with(STEP, step.script.as_bytes(), 0o755)
 }
 
 #[cfg(test)]

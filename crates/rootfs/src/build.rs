@@ -1,19 +1,20 @@
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use dispatch::{Counts, Machine};
 use recipe::{Arch, Recipe};
+use sandbox::Sandbox;
 use tree::Tree;
 
-use crate::additions::Additions;
+use crate::additions::{Additions, STEP, with_script};
 use crate::boot::{
     BiosImages, compile_python, efi_partition, grub, initrds, kernels, stand_ins_while_configuring,
 };
 use crate::clean::clean;
 use crate::error::{Error, OnFile};
-use crate::install::{build_time, install, read_packages};
-use crate::package::{Package, PackageFile};
+use crate::install::{Installed, build_time, install, read_packages};
+use crate::package::PackageFile;
 use crate::programs::{Dispatch, Foreign, Programs, Progress, Took};
 use crate::root::{Attributes, Root};
 use crate::scan::{Known, scan_with};
@@ -104,20 +105,96 @@ impl Stages<'_> {
 
 /// Makes a root file system. The process must have called [`sandbox::enter`] before.
 pub fn build(request: &Request<'_>) -> Result<Built, Error> {
-    let Request { recipe, time, work, progress, ref boot, .. } = *request;
-    let mut stages = Stages { progress, done: Vec::new() };
+    let Request { recipe, ref boot, .. } = *request;
+    let mut stages = Stages { progress: request.progress, done: Vec::new() };
+    let (begun, mut programs) = begin(request)?;
+    let Ready { installed, additions } = prepare(request, &begun, &mut programs, &mut stages)?;
+    let Begun { root, times, folder, .. } = &begun;
+    let made = times.newest;
+    stages
+        .stage("run steps", || recipe.run.iter().try_for_each(|step| additions.step(step, &mut programs)))?;
+    let bios = stages.stage("make the boot files", || {
+        initrds(root, &mut programs, times.kernel)?;
+        grub(root, recipe.arch, boot.root_uuid, made, &mut programs)
+    })?;
+    stages.stage("clean", || clean(root, &installed.ledger, &additions.laid, made))?;
+    let mut own_times = BTreeMap::new();
+    for kernel in kernels(root)? {
+        own_times.insert(format!("boot/initrd.img-{kernel}").into_bytes(), times.kernel);
+    }
+    let known = Known { ledger: &installed.ledger, recipe: &additions.laid, time: made, times: &own_times };
+    let tree = stages.stage("read the result", || scan_with(folder, Some(&known)))?;
+    let esp = efi_partition(&tree, recipe.arch, boot.root_uuid, made)?;
+    let counts = programs.counts()?;
+    let Programs { scripts, notes, .. } = programs;
+    let report = Report { stages: stages.done, scripts, programs: counts, notes };
+    Ok(Built { tree, esp, bios, made, report })
+}
+
+/// A root in the making, for somebody who wants to look into it.
+#[derive(Debug)]
+pub struct Standing {
+    /// Starts programs in it as its own scripts are started. It lasts as long as the request's work folder.
+    pub sandbox: Sandbox,
+    /// The recipe's steps that ran to their end, in order.
+    pub ran: Vec<String>,
+    /// What stopped it before it was finished; `None`: all ran that was to be run.
+    pub failed: Option<Error>,
+    /// Where the script of the step that failed is, in the sandbox.
+    pub script: Option<&'static str>,
+}
+
+/// Makes a root file system up to the point where something in it fails, or else all but its boot files; with `steps`
+/// the recipe's own steps run, else it stands as they will find it. An error only when there is nothing to look at.
+pub fn stand(request: &Request<'_>, steps: bool) -> Result<Standing, Error> {
+    let mut stages = Stages { progress: request.progress, done: Vec::new() };
+    let (begun, mut programs) = begin(request)?;
+    let (mut ran, mut script) = (Vec::new(), None);
+    let failed = match prepare(request, &begun, &mut programs, &mut stages) {
+        Ok(Ready { additions, .. }) => stages.stage("run steps", || {
+            for step in request.recipe.run.iter().filter(|_| steps) {
+                script = Some(step);
+                additions.step(step, &mut programs)?;
+                script = None;
+                ran.push(step.name.clone());
+            }
+            Ok(())
+        }),
+        Err(error) => Err(error),
+    };
+    let failed = match failed {
+        Ok(()) => None,
+        // Anything else than a program, or the recipe about the files, leaves nothing that is worth a look.
+        Err(error @ (Error::Program { .. } | Error::Recipe(_))) => Some(error),
+        Err(error) => return Err(error),
+    };
+    let mut sandbox = programs.ready()?;
+    if let Some(step) = script {
+        sandbox = with_script(sandbox, step);
+    }
+    Ok(Standing { sandbox, ran, failed, script: script.map(|_| STEP) })
+}
+
+/// What a root file system begins with.
+struct Begun {
+    root: Root,
+    folder: PathBuf,
+    stage_folder: PathBuf,
+    times: Times,
+}
+
+fn begin<'a>(request: &Request<'a>) -> Result<(Begun, Programs<'a>), Error> {
+    let Request { recipe, time, work, progress, .. } = *request;
     let work = work.canonicalize().on("cannot open", work)?;
-    let (root_folder, stage_folder) = (work.join("root"), work.join("stage"));
-    for folder in [&root_folder, &stage_folder] {
+    let (folder, stage_folder) = (work.join("root"), work.join("stage"));
+    for folder in [&folder, &stage_folder] {
         std::fs::create_dir(folder).on("cannot make the folder", folder)?;
         without_inherited_acl(folder)?;
     }
-    let root = Root::open(&root_folder)?;
-    let packages = stages.stage("read control archives", || read_packages(request.packages))?;
-    let times = Times::of(&packages, time)?;
-    let made = times.newest;
-    root.set_attributes(b".", Attributes { mode: 0o755, uid: 0, gid: 0, mtime: made })?;
-    let mut programs = Programs::new(root_folder.clone(), made, progress);
+    let root = Root::open(&folder)?;
+    let times = Times::of(request.packages, time)?;
+    root.set_attributes(b".", Attributes { mode: 0o755, uid: 0, gid: 0, mtime: times.newest })?;
+    let mut programs = Programs::new(folder.clone(), times.newest, progress);
     if let Some(foreign) = request.foreign {
         let machine = match recipe.arch {
             Arch::X86_64 => Machine::X86_64,
@@ -125,12 +202,31 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
         };
         programs.dispatch = Some(Dispatch::new(machine, work.join("dispatch"), foreign)?);
     }
+    Ok((Begun { root, folder, stage_folder, times }, programs))
+}
+
+/// A root file system as the recipe's own steps find it.
+struct Ready<'r> {
+    installed: Installed,
+    additions: Additions<'r>,
+}
+
+fn prepare<'r>(
+    request: &Request<'_>,
+    begun: &'r Begun,
+    programs: &mut Programs<'_>,
+    stages: &mut Stages<'_>,
+) -> Result<Ready<'r>, Error> {
+    let Request { recipe, time, ref boot, .. } = *request;
+    let Begun { root, stage_folder, times, .. } = begun;
+    let made = times.newest;
     let native = recipe.arch.debian();
     let stand_ins = stand_ins_while_configuring(boot.root_uuid);
+    let packages = stages.stage("read control archives", || read_packages(request.packages))?;
     let installed = stages.stage("install packages", || {
-        install(packages, native, &root, &stage_folder, time, &mut programs, &stand_ins)
+        install(packages, native, root, stage_folder, time, programs, &stand_ins)
     })?;
-    let mut additions = Additions::new(&root, made);
+    let mut additions = Additions::new(root, made);
     stages.stage("add what the recipe says", || {
         additions.check_accounts(recipe)?;
         additions.motd_web_files(recipe)?;
@@ -140,34 +236,17 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
         if let Some(user) = recipe.default_user() {
             additions.cloud_init(user)?;
         }
-        apt_state(&root, &installed, native, made)?;
+        apt_state(root, &installed, native, made)?;
         configure(recipe, boot, &mut additions)?;
         // Last, so that a recipe has the last word on any file.
         additions.files(recipe)?;
-        additions.services(recipe, &mut programs)
+        additions.services(recipe, programs)
     })?;
     if !recipe.run.is_empty() {
         // A step may take packages away, or read what they compile.
-        stages.stage("compile python files", || compile_python(&root, &mut programs))?;
+        stages.stage("compile python files", || compile_python(root, programs))?;
     }
-    stages
-        .stage("run steps", || recipe.run.iter().try_for_each(|step| additions.step(step, &mut programs)))?;
-    let bios = stages.stage("make the boot files", || {
-        initrds(&root, &mut programs, times.kernel)?;
-        grub(&root, recipe.arch, boot.root_uuid, made, &mut programs)
-    })?;
-    stages.stage("clean", || clean(&root, &installed.ledger, &additions.laid, made))?;
-    let mut own_times = BTreeMap::new();
-    for kernel in kernels(&root)? {
-        own_times.insert(format!("boot/initrd.img-{kernel}").into_bytes(), times.kernel);
-    }
-    let known = Known { ledger: &installed.ledger, recipe: &additions.laid, time: made, times: &own_times };
-    let tree = stages.stage("read the result", || scan_with(&root_folder, Some(&known)))?;
-    let esp = efi_partition(&tree, recipe.arch, boot.root_uuid, made)?;
-    let counts = programs.counts()?;
-    let report =
-        Report { stages: stages.done, scripts: programs.scripts, programs: counts, notes: programs.notes };
-    Ok(Built { tree, esp, bios, made, report })
+    Ok(Ready { installed, additions })
 }
 
 /// Takes the access control lists away that a new folder has from the one above it: what is made in it would have
@@ -192,7 +271,7 @@ struct Times {
 }
 
 impl Times {
-    fn of(packages: &[Package], latest: i64) -> Result<Self, Error> {
+    fn of(packages: &[PackageFile], latest: i64) -> Result<Self, Error> {
         let (mut newest, mut kernel) = (0, 0);
         for package in packages {
             let built = build_time(&package.path)?.min(latest);

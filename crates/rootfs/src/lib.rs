@@ -50,7 +50,7 @@ mod system;
 mod test_packages;
 
 pub use boot::{BiosImages, boot_packages};
-pub use build::{Boot, Built, Mount, Report, Request, build};
+pub use build::{Boot, Built, Mount, Report, Request, Standing, build, stand};
 pub use compare::{Difference, DifferenceKind, compare};
 pub use data::data_tree;
 pub use dispatch::Counts;

@@ -150,6 +150,14 @@ impl<'a> Programs<'a> {
             .env("SYSTEMD_OFFLINE", "1")
     }
 
+    /// [`Programs::sandbox`] for somebody who starts programs by himself: all that they need is in its place.
+    pub(crate) fn ready(&mut self) -> Result<Sandbox, Error> {
+        if let Some(dispatch) = &mut self.dispatch {
+            dispatch.write()?;
+        }
+        Ok(self.sandbox())
+    }
+
     /// Runs a program; every line that it prints goes to `on_line` and to the progress.
     pub(crate) fn run(
         &mut self,

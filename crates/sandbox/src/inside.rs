@@ -50,12 +50,15 @@ pub(crate) struct Program {
     pub(crate) user: u32,
     pub(crate) group: u32,
     pub(crate) capabilities: CapabilitySet,
+    /// Whether its standard input is a terminal that becomes its session's.
+    pub(crate) terminal: bool,
 }
 
 /// Standard input, output and error, and where [`Report`]s go.
 pub(crate) struct Descriptors<'fd> {
     pub(crate) input: BorrowedFd<'fd>,
     pub(crate) output: BorrowedFd<'fd>,
+    pub(crate) errors: BorrowedFd<'fd>,
     pub(crate) reports: BorrowedFd<'fd>,
 }
 
@@ -179,7 +182,7 @@ impl Drop for NoUnwinding {
 /// is left with it when the program has ended.
 pub(crate) fn first_process(plan: &mut Plan, descriptors: &Descriptors<'_>) -> ! {
     let _guard = NoUnwinding;
-    let kept = [descriptors.input, descriptors.output, descriptors.output, descriptors.reports];
+    let kept = [descriptors.input, descriptors.output, descriptors.errors, descriptors.reports];
     if let Err(error) = sys::keep_only(kept) {
         let report = Report::Stage(Stage::Descriptors, errno(&error));
         let _ = rustix::io::write(descriptors.reports, &report.encode());
@@ -285,6 +288,9 @@ fn install(filter: &Filter) -> Option<OwnedFd> {
 
 fn become_program(program: &Program, pretended: bool) -> ! {
     let _ = rustix::process::setsid();
+    if program.terminal {
+        must(Stage::Session, rustix::process::ioctl_tiocsctty(sys::kept(0)).map_err(Into::into));
+    }
     for bit in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         if program.capabilities.contains(capability) {

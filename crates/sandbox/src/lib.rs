@@ -61,6 +61,7 @@
 compile_error!("the sandbox is made of Linux namespaces and knows the system calls of x86_64 and aarch64");
 
 mod access_list;
+mod attach;
 mod caller;
 mod credentials;
 mod filter;
@@ -75,6 +76,7 @@ mod steps;
 mod sys;
 mod table;
 
+pub use attach::TerminalModes;
 pub use identity::{EnterError, Identity, Lack, enter};
 pub use job::{Ended, die_of, supervise};
 pub use sandbox::{DEFAULT_KERNEL_RELEASE, Exit, Foreign, Input, Sandbox, SandboxError};

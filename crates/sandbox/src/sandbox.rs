@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
@@ -218,7 +218,7 @@ pub enum SandboxError {
     },
 }
 
-fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> SandboxError {
+pub(crate) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> SandboxError {
     move |source| SandboxError::System { what, source: source.into() }
 }
 
@@ -377,10 +377,37 @@ impl Sandbox {
         stdin: Input,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<Exit, SandboxError> {
+        let input = open_input(stdin).map_err(system("prepare the standard input"))?;
+        let (output_end, inner_output) = pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe"))?;
+        rustix::fs::fcntl_setfl(&output_end, OFlags::NONBLOCK).map_err(system("set up a pipe"))?;
+        self.own(&inner_output)?;
+        let ends = [input.as_fd(), inner_output.as_fd(), inner_output.as_fd()];
+        self.execute(argv, ends, false, |process| listen(process, &output_end, output))
+    }
+
+    /// Gives one end of a pipe or a terminal to the program's user, so that the program can open /dev/stdout.
+    pub(crate) fn own(&self, end: &OwnedFd) -> Result<(), SandboxError> {
+        if self.user != 0 {
+            let owner = (rustix::fs::Uid::from_raw(self.user), rustix::fs::Gid::from_raw(self.group));
+            rustix::fs::fchown(end, Some(owner.0), Some(owner.1))
+                .map_err(system("give a pipe to the program's user"))?;
+        }
+        Ok(())
+    }
+
+    /// Runs a program with these as its standard input, output and errors; `attend` is called with the first process and
+    /// returns when that has ended. With `terminal` the input becomes the terminal of the program's session.
+    pub(crate) fn execute(
+        &self,
+        argv: &[impl AsRef<OsStr>],
+        [input, output, errors]: [BorrowedFd<'_>; 3],
+        terminal: bool,
+        attend: impl FnOnce(BorrowedFd<'_>) -> Result<(), SandboxError>,
+    ) -> Result<Exit, SandboxError> {
         if !identity::entered() {
             return Err(SandboxError::NotEntered);
         }
-        let program = self.program(argv)?;
+        let program = Program { terminal, ..self.program(argv)? };
         let (steps, slots, mount_points) = self.steps()?;
         let lasting = steps.iter().find_map(|step| match step {
             Step::ForeignPrograms { slot, .. } => Some(*slot),
@@ -400,27 +427,11 @@ impl Sandbox {
             program,
             command_line: sys::command_line(),
         };
-        let input = open_input(stdin).map_err(system("prepare the standard input"))?;
-        let (output_end, inner_output) = pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe"))?;
         let (reports_end, inner_reports) = pipe_with(PipeFlags::CLOEXEC).map_err(system("make a pipe"))?;
-        rustix::fs::fcntl_setfl(&output_end, OFlags::NONBLOCK).map_err(system("set up a pipe"))?;
-        if self.user != 0 {
-            // So that the program can open /dev/stdout.
-            rustix::fs::fchown(
-                &inner_output,
-                Some(rustix::fs::Uid::from_raw(self.user)),
-                Some(rustix::fs::Gid::from_raw(self.group)),
-            )
-            .map_err(system("give a pipe to the program's user"))?;
-        }
-        let descriptors = Descriptors {
-            input: input.as_fd(),
-            output: inner_output.as_fd(),
-            reports: inner_reports.as_fd(),
-        };
+        let descriptors = Descriptors { input, output, errors, reports: inner_reports.as_fd() };
         let process = FirstProcess::start(&mut plan, &descriptors)?;
-        drop((inner_output, inner_reports, input));
-        process.listen(&output_end, output)?;
+        drop(inner_reports);
+        attend(process.process.as_fd())?;
         process.wait()?;
         // Its mounts are gone now, and so the mount points can go.
         drop(mount_points);
@@ -540,6 +551,7 @@ impl Sandbox {
             user: self.user,
             group: self.group,
             capabilities,
+            terminal: false,
         })
     }
 
@@ -902,6 +914,38 @@ fn open_input(input: Input) -> io::Result<OwnedFd> {
     }
 }
 
+/// Hands on what the programs write until the first process has ended, which is after all others.
+fn listen(
+    process: BorrowedFd<'_>,
+    output_end: &OwnedFd,
+    output: &mut dyn FnMut(&[u8]),
+) -> Result<(), SandboxError> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut open = true;
+    loop {
+        let mut events = [
+            PollFd::from_borrowed_fd(process, PollFlags::IN),
+            PollFd::new(output_end, if open { PollFlags::IN } else { PollFlags::empty() }),
+        ];
+        // A pipe that was closed would be reported for ever.
+        let watched = if open { &mut events[..] } else { &mut events[..1] };
+        rustix::io::retry_on_intr(|| poll(watched, None)).map_err(system("wait for the sandbox"))?;
+        let ended = events[0].revents().contains(PollFlags::IN);
+        while open {
+            match rustix::io::read(output_end, &mut buffer) {
+                Ok(0) => open = false,
+                Ok(length) => output(&buffer[..length]),
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(system("read the program's output")(errno)),
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
 /// Process 1 of a sandbox, seen from outside. Dropped, it is killed, and with it all that runs in there.
 struct FirstProcess {
     process: OwnedFd,
@@ -919,34 +963,6 @@ impl FirstProcess {
         match forked.map_err(system("start a process in new namespaces"))? {
             Fork::Parent(process) => Ok(Self { process, waited: false }),
             Fork::Child => Err(SandboxError::Lost),
-        }
-    }
-
-    /// Hands on what the programs write until the first process has ended, which is after all others.
-    fn listen(&self, output_end: &OwnedFd, output: &mut dyn FnMut(&[u8])) -> Result<(), SandboxError> {
-        let mut buffer = vec![0; 64 << 10];
-        let mut open = true;
-        loop {
-            let mut events = [
-                PollFd::new(&self.process, PollFlags::IN),
-                PollFd::new(output_end, if open { PollFlags::IN } else { PollFlags::empty() }),
-            ];
-            // A pipe that was closed would be reported for ever.
-            let watched = if open { &mut events[..] } else { &mut events[..1] };
-            rustix::io::retry_on_intr(|| poll(watched, None)).map_err(system("wait for the sandbox"))?;
-            let ended = events[0].revents().contains(PollFlags::IN);
-            while open {
-                match rustix::io::read(output_end, &mut buffer) {
-                    Ok(0) => open = false,
-                    Ok(length) => output(&buffer[..length]),
-                    Err(rustix::io::Errno::AGAIN) => break,
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(errno) => return Err(system("read the program's output")(errno)),
-                }
-            }
-            if ended {
-                return Ok(());
-            }
         }
     }
 

@@ -1,0 +1,28 @@
+//! What the program takes from its surroundings: environment and clock.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+/// `BAKEHOUSE_CACHE`, else `bakehouse` in the user's cache folder.
+pub(crate) fn cache_folder() -> Result<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = named("BAKEHOUSE_CACHE")
+        .or_else(|| named("XDG_CACHE_HOME").map(|folder| folder.join("bakehouse")))
+        .or_else(|| named("HOME").map(|folder| folder.join(".cache/bakehouse")))
+        .context("neither BAKEHOUSE_CACHE nor HOME is set: name a folder for the cache in BAKEHOUSE_CACHE")?;
+    std::path::absolute(Path::new(&folder)).with_context(|| format!("cannot find {}", folder.display()))
+}
+
+/// `BAKEHOUSE_DEBIAN_MIRROR`, if it says something.
+pub(crate) fn mirror() -> Option<String> {
+    std::env::var("BAKEHOUSE_DEBIAN_MIRROR").ok().filter(|value| !value.trim().is_empty())
+}
+
+/// The time, for validity dates of repositories only.
+pub(crate) fn now() -> Result<i64> {
+    let since =
+        SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is set before 1970: set it right")?;
+    Ok(i64::try_from(since.as_secs())?)
+}

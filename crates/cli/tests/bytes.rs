@@ -6,6 +6,9 @@
 //! subordinate ids. Only root can change the user and hide the firmware; otherwise the test says what it left out.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program that tells what it does")]
 
+#[path = "commands/shapes.rs"]
+mod shapes;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -1,8 +1,8 @@
 //! Runs real programs in real namespaces. The namespace must be entered before any thread is started, which the usual
 //! test harness does not allow; so this one has its own. Arguments choose tests by a part of their names.
 //!
-//! The same binary serves as the program inside (`--inside WHAT`), as a baker that gets killed (`--baker ROOT`) and as
-//! the test of an ordinary user (`--ordinary`).
+//! The same binary serves as the program inside (`--inside WHAT`), as a baker that gets killed (`--baker ROOT`), as one
+//! whose input and output a program gets (`--attach ROOT PROGRAM…`) and as the test of an ordinary user (`--ordinary`).
 #![allow(clippy::print_stdout, reason = "a test runner tells its results there")]
 
 mod owners;
@@ -28,7 +28,7 @@ struct Skipped(String);
 type Outcome = Result<(), Skipped>;
 type Test = (&'static str, fn() -> Outcome);
 
-const TESTS: [Test; 27] = [
+const TESTS: [Test; 29] = [
     ("programs_run_as_root_in_a_fixed_environment", programs_run_as_root_in_a_fixed_environment),
     ("files_can_be_given_to_any_id", files_can_be_given_to_any_id),
     ("the_network_ends_at_the_loopback", the_network_ends_at_the_loopback),
@@ -46,6 +46,8 @@ const TESTS: [Test; 27] = [
     ("exit_codes_and_signals_come_back", exit_codes_and_signals_come_back),
     ("output_comes_while_the_program_runs", output_comes_while_the_program_runs),
     ("a_program_reads_the_bytes_that_it_is_given", a_program_reads_the_bytes_that_it_is_given),
+    ("somebody_can_talk_to_a_program_by_pipes", somebody_can_talk_to_a_program_by_pipes),
+    ("somebody_can_talk_to_a_program_by_a_terminal", somebody_can_talk_to_a_program_by_a_terminal),
     (
         "what_stays_in_the_background_dies_with_the_program",
         what_stays_in_the_background_dies_with_the_program,
@@ -686,6 +688,92 @@ fn act_inside(what: &str) {
     }
 }
 
+/// The part of a process that hands its own standard input and output to a program in a sandbox.
+fn attach(root: &str, argv: &[&str]) -> ExitCode {
+    sandbox::enter().unwrap();
+    let sandbox = Sandbox::new(Path::new(root)).bind(Path::new("/usr"), "/usr", true);
+    let exit = sandbox.attach(argv).unwrap();
+    ExitCode::from(u8::try_from(exit.code.unwrap()).unwrap())
+}
+
+fn attached(root: &Root, argv: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg("--attach").arg(root.path()).args(argv);
+    command
+}
+
+fn somebody_can_talk_to_a_program_by_pipes() -> Outcome {
+    let root = Root::new();
+    // A file of the host as standard input is no way to that file.
+    let path = root.path().with_extension("input");
+    fs::write(&path, "hello\n").unwrap();
+    let script = "readlink /proc/self/fd/0 /proc/self/fd/1 | cut -d: -f1; read x; echo out $x; echo err >&2; exit 3";
+    let mut command = attached(&root, &["sh", "-c", script]);
+    let output = command.stdin(File::open(&path).unwrap()).output().unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "pipe\npipe\nout hello\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "err\n");
+    assert_eq!(output.status.code(), Some(3));
+
+    // More than pipes hold, in both directions, to its end.
+    let mut child = attached(&root, &["cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let (mut to, written) = (child.stdin.take().unwrap(), bytes.clone());
+    let writer = std::thread::spawn(move || to.write_all(&written).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.stdout == bytes && output.status.success());
+
+    // A reader who goes ends the program that writes without end.
+    let mut child = attached(&root, &["yes"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut some = [0; 4];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    assert!(!child.wait().unwrap().success());
+    Ok(())
+}
+
+fn somebody_can_talk_to_a_program_by_a_terminal() -> Outcome {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+    let root = Root::new();
+    let person = match openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC) {
+        Ok(person) => person,
+        Err(error) => return Err(Skipped(format!("this machine gives no terminals: {error}"))),
+    };
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let terminal = || ioctl_tiocgptpeer(&person, flags).unwrap();
+    let size = Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&person, size).unwrap();
+    let held = terminal();
+    let before = tcgetattr(&held).unwrap().local_modes;
+    assert!(before.contains(LocalModes::ECHO));
+    // Control-C goes to the program, in a session of its own, and the window has the person's size.
+    let script = "trap 'echo caught; exit 9' INT; stty size; echo ready; while :; do sleep 0.1; done";
+    let mut command = attached(&root, &["sh", "-c", script]);
+    let mut child = command.stdin(terminal()).stdout(terminal()).stderr(terminal()).spawn().unwrap();
+    drop(command);
+    let mut person = File::from(person);
+    let mut shown = String::new();
+    let mut wait_for = |person: &mut File, text: &str| {
+        let mut buffer = [0; 1024];
+        while !shown.contains(text) {
+            let length = person.read(&mut buffer).unwrap();
+            shown += &String::from_utf8_lossy(&buffer[..length]);
+        }
+        shown.clone()
+    };
+    assert!(wait_for(&mut person, "ready").contains("33 77"));
+    assert!(!tcgetattr(&held).unwrap().local_modes.contains(LocalModes::ECHO));
+    person.write_all(&[3]).unwrap();
+    wait_for(&mut person, "caught");
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert_eq!(tcgetattr(&held).unwrap().local_modes, before);
+    Ok(())
+}
+
 /// A baker that is killed while its sandbox runs.
 fn bake_until_killed(root: &str) {
     sandbox::enter().unwrap();
@@ -855,6 +943,7 @@ fn main() -> ExitCode {
             bake_until_killed(root);
             return ExitCode::FAILURE;
         }
+        ["--attach", root, argv @ ..] => return attach(root, argv),
         _ => {}
     }
     let user = match arguments.first().map(String::as_str) {

@@ -3,7 +3,6 @@
 mod init;
 mod looks;
 mod pages;
-#[path = "../shapes.rs"]
 mod shapes;
 
 use std::ffi::OsStr;

@@ -9,6 +9,9 @@ mod data_disk;
 mod house;
 mod lives;
 mod program;
+#[path = "../commands/shapes.rs"]
+mod shapes;
+mod shell;
 mod tally;
 
 use std::process::ExitCode;
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
             tally.test("the_same_lock_gives_the_same_bytes", || program::same_bytes(&house));
             tally.test("a_check_that_fails_is_told_and_changes_nothing", || program::failing_check(&house));
             tally.test("a_machine_that_cannot_boot_tells_where_it_stopped", || program::no_boot(&house));
+            tally.test("a_shell_opens_where_a_script_failed", || shell::failing_step(&house));
             tally.test("a_volume_too_small_is_told_with_the_size", || program::too_small(&house));
         });
         scope.spawn(|| {

@@ -12,10 +12,12 @@ use block::Hasher;
 use serde_json::Value;
 
 use crate::house::{ESP, House, Image, ROOT, partition, succeeds, text, within};
+use crate::shapes::assert_documented;
 
 pub(crate) fn bake(house: &House) {
     let image = house.hello(&[]);
     let told: Value = serde_json::from_str(&image.json).unwrap();
+    assert_documented("bakehouse bake", &told);
     assert_eq!((&told["name"], &told["arch"]), (&"hello-web-1.0.0".into(), &"x86_64".into()));
     let volume = &told["volumes"][0];
     assert_eq!(volume["device"], "/dev/xvda");
@@ -148,6 +150,7 @@ fn check(house: &House, folder: &Path) -> (Output, Value) {
     println!("      {} boots by bios, {:.0} s in all", folder.display(), started.elapsed().as_secs_f64());
     let told: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}\n{}", text(&output.stdout), text(&output.stderr)));
+    assert_documented("bakehouse check", &told);
     (output, told)
 }
 

@@ -26,14 +26,24 @@ CLICOLOR and CLICOLOR_FORCE, whether there are colours.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Begin a recipe of one's own
+    ///
+    /// Writes a recipe with examples, its JSON Schema beside it for editors, and a .gitignore. The recipe's name is that of
+    /// its folder or file. Nothing is overwritten.
     Init(InitArguments),
     /// Look for mistakes in a recipe, and bake nothing
     Validate(ValidateArguments),
-    /// Show what comes of a recipe: every value and where it stands, packages, volumes, checks, what a bake would do
+    /// Show what comes of a recipe: values, packages, volumes, checks, what a bake would do
+    ///
+    /// Every value is shown with the file and line that says so, bases merged and variables put in. The recipe, its lock and
+    /// the cache are read; nothing is fetched or written.
     Explain(ExplainArguments),
     /// Bake a recipe: packages, root file system, disk, boot, checks
     Bake(BakeArguments),
     /// Open a shell in the root file system of a recipe, where a script fails or after all of them
+    ///
+    /// Packages are laid down and configured and the recipe's `run` scripts run as in a bake. When a script fails, of the
+    /// recipe or of a package, the shell opens on what it left behind; else before the boot files are made. The sandbox is
+    /// that of a bake: no network, no files of the host. Changes are thrown away.
     Shell(ShellArguments),
     /// Boot what was baked and run its checks again
     Check(CheckArguments),
@@ -44,6 +54,8 @@ pub(crate) enum Command {
     /// Print the JSON Schema of the recipe language
     Schema,
     /// Print the completions of a shell
+    ///
+    /// For bash: bakehouse completions bash > ~/.local/share/bash-completion/completions/bakehouse
     Completions {
         /// The shell
         shell: clap_complete::Shell,

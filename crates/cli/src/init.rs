@@ -59,7 +59,7 @@ pub(crate) fn init(arguments: &InitArguments) -> Result<u8> {
     }
     if arguments.ci {
         let top = repository(&folder)?;
-        let path = top.join(WORKFLOW_FILE);
+        let path = shown(top.join(WORKFLOW_FILE));
         if path.symlink_metadata().is_ok() {
             return Err(Refused { path, reason: "is there already and stays as it is" }.into());
         }
@@ -86,7 +86,7 @@ pub(crate) fn init(arguments: &InitArguments) -> Result<u8> {
 fn names(place: &Path) -> Result<(PathBuf, PathBuf, String)> {
     let is_file = place.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
     if is_file && !place.is_dir() {
-        let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = place.parent().unwrap_or(Path::new(""));
         let name = recipe_name(&place.file_stem().unwrap_or_default().to_string_lossy());
         return Ok((folder.to_owned(), place.to_owned(), name));
     }
@@ -96,10 +96,16 @@ fn names(place: &Path) -> Result<(PathBuf, PathBuf, String)> {
     }
     let whole = std::path::absolute(place).with_context(|| format!("cannot find {}", place.display()))?;
     let name = recipe_name(&whole.file_name().unwrap_or_default().to_string_lossy());
-    let file = format!("{name}.yaml");
     // `./` before a name says nothing.
-    let recipe = if place == Path::new(".") { PathBuf::from(file) } else { place.join(file) };
-    Ok((place.to_owned(), recipe, name))
+    let folder = if place == Path::new(".") { PathBuf::new() } else { place.to_owned() };
+    let recipe = folder.join(format!("{name}.yaml"));
+    Ok((folder, recipe, name))
+}
+
+/// A path as people here would write it.
+fn shown(path: PathBuf) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).map(Path::to_owned).unwrap_or(path)
 }
 
 /// A name that the recipe language takes.
@@ -112,6 +118,7 @@ fn recipe_name(text: &str) -> String {
 
 /// The top of the git repository that a folder is in; else the folder itself.
 fn repository(folder: &Path) -> Result<PathBuf> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let folder = std::path::absolute(folder).with_context(|| format!("cannot find {}", folder.display()))?;
     let folder = folder.components().collect::<PathBuf>();
     Ok(folder.ancestors().find(|above| above.join(".git").exists()).unwrap_or(&folder).to_owned())

@@ -190,7 +190,8 @@ impl Report for Terminal {
     }
 
     fn finished(&self, stage: &Stage) {
-        let size = stage.bytes.map(|count| format!(", {}", bytes(count))).unwrap_or_default();
+        let size = stage.bytes.filter(|count| *count > 0);
+        let size = size.map(|count| format!(", {}", bytes(count))).unwrap_or_default();
         let cached = if stage.cached { ", cached" } else { "" };
         let (name, details) = (&stage.name, format!("{:.1} s{size}{cached}", stage.seconds));
         match &self.bar {
@@ -207,9 +208,10 @@ pub(crate) fn summary(stages: &[Stage], paint: Paint) -> String {
     let width = stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0).max(5);
     let mut text = String::new();
     for stage in stages {
-        let size = stage.bytes.map(bytes).unwrap_or_default();
+        let size = stage.bytes.filter(|count| *count > 0).map(bytes).unwrap_or_default();
         let cached = if stage.cached { paint.faint("  cached") } else { String::new() };
-        text += &format!("  {:width$} {:8.1} s {size:>10}{cached}\n", stage.name, stage.seconds);
+        let line = format!("  {:width$} {:8.1} s {size:>10}{cached}", stage.name, stage.seconds);
+        text += &format!("{}\n", line.trim_end());
     }
     let total: f64 = stages.iter().map(|stage| stage.seconds).sum();
     text + &paint.strong(&format!("  {:width$} {total:8.1} s", "total")) + "\n"

@@ -134,12 +134,26 @@ pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Erro
     let mut resolved = stages.run("lock", |outcome| {
         let resolved = packages::resolve(&source, &lock_path, request.lock_mode, &context)?;
         outcome.cached = resolved.unchanged;
+        if request.explain && resolved.unchanged {
+            let (path, time) = (lock_path.display(), recipe::format_time(resolved.lock.time));
+            report.line(&format!(
+                "lock: {path} holds what the recipe asks for, as of {time}: no repository is asked"
+            ));
+        }
         Ok::<_, Error>(resolved)
     })?;
     let files = stages.run("packages", |outcome| {
         let (files, fetched) = packages::package_files(&resolved, recipe.arch, &context)?;
         outcome.bytes = Some(fetched);
         outcome.cached = fetched == 0;
+        if request.explain {
+            let from = if fetched == 0 {
+                "all in the cache, found by their SHA-256"
+            } else {
+                "some were not in the cache"
+            };
+            report.line(&format!("packages: {} files, {from}", files.len()));
+        }
         Ok::<_, Error>(files)
     })?;
     let foreign = if host_arch() == Some(recipe.arch) {
@@ -185,7 +199,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let (manifest, out) = stages.run("write", |outcome| {
         let mut written = Vec::new();
         for (volume, map) in recipe.volumes.iter().zip(&maps) {
-            let write = |map| write_volume(volume, map, &mut outputs, &request.cache, stages);
+            let write = |map| write_volume(volume, map, &mut outputs, request, stages);
             written.push(map.as_ref().map(write).transpose()?);
         }
         outcome.bytes = Some(written.iter().flatten().map(|written| written.data_bytes).sum());
@@ -262,7 +276,7 @@ fn write_volume(
     volume: &Volume,
     map: &BlockMap,
     outputs: &mut Outputs,
-    cache: &Path,
+    request: &Request,
     stages: &Stages<'_>,
 ) -> Result<Written, Error> {
     let stem = volume.device.file_stem();
@@ -272,7 +286,7 @@ fn write_volume(
         let at = blocks.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(blocks[at].1)
     };
-    let grains = formats::vmdk::FileGrainCache::open(&cache.join("vmdk"), GRAIN_CACHE)?;
+    let grains = formats::vmdk::FileGrainCache::open(&request.cache.join("vmdk"), GRAIN_CACHE)?;
     let options = formats::VmdkOptions { cache: Some(&grains), digests: Some(&id) };
     let done = std::sync::atomic::AtomicU64::new(0);
     let total = map.data_bytes();
@@ -281,7 +295,13 @@ fn write_volume(
         stages.report().progress(done, Some(total), Unit::Bytes, stem);
     };
     let (raw_path, vmdk_path) = (outputs.make(&raw), outputs.make(&vmdk));
-    let (stats, _) = formats::write_raw_and_vmdk(map, &raw_path, &vmdk_path, &options, &progress)?;
+    let (stats, compressed) = formats::write_raw_and_vmdk(map, &raw_path, &vmdk_path, &options, &progress)?;
+    if request.explain {
+        let (now, before) = (compressed.compressed_blocks, compressed.cached_blocks);
+        let line =
+            format!("{vmdk}: {now} blocks compressed now, {before} in an earlier bake and kept in the cache");
+        stages.report().line(&line);
+    }
     Ok(Written { raw, vmdk, data_bytes: stats.written, blocks })
 }
 
@@ -397,6 +417,7 @@ pub fn stand<T>(
 fn explanation(report: &rootfs::Report, all: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if all {
+        lines.push("root file system: made anew in each bake".to_owned());
         for took in &report.stages {
             lines.push(format!("{:8.1} s  {}", took.seconds, took.name));
         }

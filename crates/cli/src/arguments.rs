@@ -7,6 +7,8 @@ use bake::{FirmwareChoice, LockMode};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use recipe::Arch;
 
+use crate::store::StoreArguments;
+
 /// Bakes bootable machine images from recipes, boots them and checks them.
 #[derive(Debug, Parser)]
 #[command(name = "bakehouse", version, max_term_width = 110, after_long_help = AFTER)]
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Fetch the programs that are run besides this one (QEMU, firmware, checkers) and say which they are
     Tools(ToolsArguments),
+    /// Keep raw images as snapshots in a store of blocks, each block once
+    Store(StoreArguments),
     /// Print the JSON Schema of the recipe language
     Schema,
     /// Print the completions of a shell
@@ -77,6 +81,7 @@ impl Command {
             Self::Check(arguments) => arguments.json,
             Self::Verify(arguments) => arguments.json,
             Self::Tools(arguments) => arguments.json,
+            Self::Store(arguments) => arguments.json,
             Self::Init(_) | Self::Shell(_) | Self::Schema | Self::Completions { .. } | Self::Man { .. } => {
                 false
             }
@@ -119,7 +124,7 @@ pub(crate) struct BakeArguments {
     /// Emulate every program of a foreign architecture; the image is the same, and takes several times as long
     #[arg(long)]
     pub(crate) no_native_dispatch: bool,
-    /// Tell where the time went, and how many foreign programs ran natively and how many emulated
+    /// Tell why each stage did its work or took it from the cache, where the time went, and which programs were emulated
     #[arg(long)]
     pub(crate) explain: bool,
     /// Do not boot the result

@@ -7,6 +7,7 @@ mod init;
 mod job;
 mod pages;
 mod shell;
+mod store;
 mod surroundings;
 mod terminal;
 mod toolbox;
@@ -50,6 +51,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Check(arguments) => baking::check(&arguments),
         Command::Verify(arguments) => baking::verify(&arguments),
         Command::Tools(arguments) => toolbox::tools(&arguments),
+        Command::Store(arguments) => store::store(&arguments),
         Command::Schema => {
             print_json(&recipe::schema())?;
             Ok(DONE)
@@ -68,6 +70,7 @@ fn told(result: Result<u8>, as_json: bool) -> u8 {
     let code = match error.downcast_ref::<bake::Error>() {
         Some(error) if error.is_mistake() => MISTAKE,
         None if error.is::<sandbox::EnterError>() || error.is::<init::Refused>() => MISTAKE,
+        None if error.downcast_ref().is_some_and(store::is_mistake) => MISTAKE,
         _ => FAILED,
     };
     // Most messages quote their cause already.

@@ -15,6 +15,13 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
     std::path::absolute(Path::new(&folder)).with_context(|| format!("cannot find {}", folder.display()))
 }
 
+/// `bakehouse` in the user's data folder.
+pub(crate) fn data_folder() -> Result<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = named("XDG_DATA_HOME").or_else(|| named("HOME").map(|folder| folder.join(".local/share")));
+    Ok(folder.context("HOME is not set: name a folder for the store with --store")?.join("bakehouse"))
+}
+
 /// `BAKEHOUSE_DEBIAN_MIRROR`, if it says something.
 pub(crate) fn mirror() -> Option<String> {
     std::env::var("BAKEHOUSE_DEBIAN_MIRROR").ok().filter(|value| !value.trim().is_empty())

@@ -5,6 +5,7 @@ mod init;
 mod looks;
 mod pages;
 mod shapes;
+mod store;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

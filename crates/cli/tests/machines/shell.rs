@@ -31,7 +31,7 @@ pub(crate) fn failing_step(house: &House) {
         found, "laid1\n2\nls: cannot access '/var/third': No such file or directory\nfalse\n",
         "{said}"
     );
-    for part in ["run step `second` failed with exit code 1", "no such thing", "as it was when that failed"] {
+    for part in ["run step `second` failed: exit code 1", "no such thing", "as it was when that failed"] {
         assert!(said.contains(part), "no `{part}` in:\n{said}");
     }
     // What was changed is gone, and the steps can be left out.

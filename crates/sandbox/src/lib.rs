@@ -42,6 +42,10 @@
 //! hold half of the memory each, the root and writable binds as much as the disk below them has. Output is handed on as
 //! it comes. There is no limit of time.
 //!
+//! # Programs that somebody talks to
+//! [`Sandbox::attach`] hands on this process's standard input, output and errors through a pseudo-terminal with job control,
+//! or through pipes: no descriptor of the host's own is open inside.
+//!
 //! # What it leaves behind
 //! Mount points that are missing in the root (`/dev`, `/proc`, `/run`, `/tmp`, targets of binds and hidden files) are
 //! made before a run and taken away after it, and their folders get their times back. Only a baker that is killed

@@ -9,7 +9,7 @@ use ::store::{
     Backend, Existing, GcOptions, GcPlan, GetOptions, Hurt, LocalBackend, PackPlan, PutOptions, PutReport,
     Record, Source, Stat, Store, VerifyOptions, VerifyReport, Way,
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bake::{Report, Unit};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -146,7 +146,11 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
     let json = arguments.json;
     let code = match &arguments.command {
         StoreCommand::Put { file, name, parent } => {
-            std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
+            // Before a store is made for nothing.
+            std::fs::metadata(file).map_err(|source| {
+                let (path, action) = (file.clone(), "looking at the image");
+                ::store::Error::Image(formats::Error::Io { path, action, source })
+            })?;
             let store = Store::create(backend())?;
             let parent = parent.as_deref().map(|parent| store.find(parent)).transpose()?;
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();

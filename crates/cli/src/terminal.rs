@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use anyhow::Result;
 use bake::{Report, Stage, Unit};
@@ -43,12 +44,19 @@ impl Paint {
     /// For standard error: colours on a terminal, unless NO_COLOR, CLICOLOR or TERM say otherwise; elsewhere when
     /// CLICOLOR_FORCE says so.
     pub(crate) fn on_stderr() -> Self {
-        Self(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
+        Self::on(&std::io::stderr())
     }
 
     /// The same for standard output.
     pub(crate) fn on_stdout() -> Self {
-        Self(AutoStream::choice(&std::io::stdout()) != ColorChoice::Never)
+        Self::on(&std::io::stdout())
+    }
+
+    fn on(stream: &(impl RawStream + IsTerminal)) -> Self {
+        // `0` means no more than if it were not there.
+        let forced =
+            std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
+        Self((forced || stream.is_terminal()) && AutoStream::choice(stream) != ColorChoice::Never)
     }
 
     pub(crate) fn good(self, text: &str) -> String {

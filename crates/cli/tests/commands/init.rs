@@ -13,7 +13,7 @@ fn a_new_recipe_validates_and_nothing_is_overwritten() {
     let said = text(&output.stderr);
     assert!(said.contains("bakehouse bake shop/shop.yaml"), "{said}");
     let schema = fs::read(folder.path().join("shop/recipe.schema.json")).unwrap();
-    assert_eq!(schema, fs::read(workspace("recipes/recipe.schema.json")).unwrap());
+    assert!(schema == fs::read(workspace("recipes/recipe.schema.json")).unwrap());
     let recipe = folder.path().join("shop/shop.yaml");
     let text_of_recipe = fs::read_to_string(&recipe).unwrap();
     assert!(text_of_recipe.starts_with("# yaml-language-server: $schema=recipe.schema.json\n"));

@@ -78,7 +78,7 @@ fn people_get_a_summary() {
     image(&folder.path().join("one.raw"), &[1, 2]);
     let output = run(folder.path(), &["store", "put", "one.raw", "--store", "s"]);
     let said = text(&output.stdout);
-    for part in ["logical     64.0 MiB", "data         1.0 MiB", "new          1.0 MiB", "stored", "saved"] {
+    for part in ["logical    64.0 MiB", "data        1.0 MiB", "new         1.0 MiB", "stored", "saved"] {
         assert!(said.contains(part), "no `{part}` in:\n{said}");
     }
     assert!(

@@ -56,7 +56,7 @@ impl Paint {
         // `0` means no more than if it were not there.
         let forced =
             std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
-        Self((forced || stream.is_terminal()) && AutoStream::choice(stream) != ColorChoice::Never)
+        Self((forced || IsTerminal::is_terminal(stream)) && AutoStream::choice(stream) != ColorChoice::Never)
     }
 
     pub(crate) fn good(self, text: &str) -> String {

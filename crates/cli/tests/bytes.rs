@@ -196,6 +196,7 @@ fn same_bytes(recipe: &str, arch: &str) {
 /// What `verify --rebuild --json` found the same must be every output.
 fn all_are_the_same(verify: &Output, out: &Path) {
     let verified: Value = serde_json::from_slice(&verify.stdout).unwrap();
+    shapes::assert_documented("bakehouse verify", &verified);
     let mut files: Vec<&str> =
         verified["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
     println!("      the same: {}", files.join(", "));

@@ -355,7 +355,7 @@ fn stat_json(place: &Path, stat: &Stat) -> Value {
 
 fn stat_text(place: &Path, stat: &Stat) -> Vec<String> {
     let place = place.display();
-    let mut lines = vec![format!("{place}: {} snapshots, {} blocks", stat.snapshots, stat.unique_blocks)];
+    let mut lines = vec![format!("{place}: snapshots {}, blocks {}", stat.snapshots, stat.unique_blocks)];
     lines.extend(summary(stat.logical_bytes, stat.data_bytes, None, stat.pack_bytes));
     if stat.quarantined_blocks > 0 {
         lines.push(format!(
@@ -432,7 +432,7 @@ fn verify_text(report: &VerifyReport) -> Vec<String> {
     }
     let stored = bytes(report.stored_bytes);
     let verdict = if report.is_whole() { "all is whole" } else { "there is damage" };
-    lines.push(format!("{verdict}: {} snapshots, {} blocks in {stored}", report.snapshots, report.blocks));
+    lines.push(format!("{verdict}: snapshots {}, blocks {} in {stored}", report.snapshots, report.blocks));
     lines
 }
 
@@ -465,7 +465,7 @@ fn plan_text(plan: &GcPlan) -> Vec<String> {
         ),
     ] {
         if count > 0 {
-            lines.push(format!("  {count} {what}: {}", bytes(freed)));
+            lines.push(format!("  {what} ({count}): {}", bytes(freed)));
         }
     }
     match plan.is_empty() {

@@ -6,8 +6,9 @@
 //! # One user namespace, many sandboxes
 //! [`enter`] moves the whole process into a user namespace, once, first thing in `main`. From then on it is root over
 //! the ids 0 to 65535: it can give files to any of them and read what they own, as root or as an ordinary user with
-//! subordinate ids (then ids on the disk are the user's own and the subordinate ones). Programs of the host that it
-//! starts are in there with it. [`Sandbox::run`] then forks a child into fresh mount, pid, ipc, uts, net and cgroup
+//! subordinate ids (then ids on the disk are the user's own and the subordinate ones). A user without any has one id
+//! inside; then a second process keeps the owners and answers for them ([`Identity::Pretended`]), here and in sandboxes.
+//! Programs of the host that it starts are in there with it. [`Sandbox::run`] then forks a child into fresh mount, pid, ipc, uts, net and cgroup
 //! namespaces, which builds the inside, starts the program as process 2, buries orphans as process 1, and ends with
 //! the program; the kernel then kills what is left. When the baker dies, or the thread that runs the sandbox, the
 //! sandbox dies with it.

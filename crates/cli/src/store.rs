@@ -452,7 +452,7 @@ fn plan_json(plan: &GcPlan) -> Value {
 fn plan_text(plan: &GcPlan) -> Vec<String> {
     let needed = bytes(plan.needed_bytes);
     let mut lines =
-        vec![format!("{} snapshots need {} blocks, {needed}", plan.snapshots, plan.needed_blocks)];
+        vec![format!("needed by snapshots ({}): {} blocks, {needed}", plan.snapshots, plan.needed_blocks)];
     let packs = |packs: &[PackPlan]| {
         (packs.len(), packs.iter().map(|pack| pack.bytes - pack.needed_bytes).sum::<u64>())
     };

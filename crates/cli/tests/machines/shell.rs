@@ -27,10 +27,7 @@ pub(crate) fn failing_step(house: &House) {
     let output = shell(house, &recipe, &[], looks);
     let (found, said) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(5), "{said}");
-    assert_eq!(
-        found, "laid1\n2\nls: cannot access '/var/third': No such file or directory\nfalse\n",
-        "{said}"
-    );
+    assert_eq!(found, "laid1\n2\nls: cannot access '/var/third': No such file or directory\nfalse", "{said}");
     for part in ["run step `second` failed: exit code 1", "no such thing", "as it was when that failed"] {
         assert!(said.contains(part), "no `{part}` in:\n{said}");
     }

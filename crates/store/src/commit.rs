@@ -109,6 +109,10 @@ impl Store {
             if state.root.generation.wrapping_sub(generation) >= 2 {
                 return Err(Error::Overtaken);
             }
+            // Somebody else wrote the same pack, and it rotted already: another generation gives it another name.
+            if entries.iter().any(|(id, place)| state.is_quarantined(id, &place.pack)) {
+                return Err(Error::Overtaken);
+            }
             let records = self.records(&state)?;
             let twin = records.iter().find(|other| other.id == record.id);
             if let Some(twin) = twin.filter(|twin| twin.digest != record.digest) {

@@ -69,7 +69,7 @@ pub struct Stat {
     pub quarantined_blocks: u64,
     /// Packs that the next collections may delete.
     pub condemned_packs: u64,
-    /// Collections so far.
+    /// Collections so far, and verifications that put blocks into quarantine.
     pub generation: u32,
     /// Commits so far.
     pub commits: u64,

@@ -411,7 +411,8 @@ impl Store {
         Ok((lies, liars))
     }
 
-    /// Puts damaged blocks into quarantine and strikes out origins that lie.
+    /// Puts damaged blocks into quarantine and strikes out origins that lie. A new generation begins, as with a collection: a
+    /// pack that heals a block must have another name than the one that has it damaged, also with the same contents.
     fn note(&self, damage: &Damage) -> Result<u64, Error> {
         let Damage { quarantine, liars } = damage;
         let _held = self.lock_shared()?;
@@ -424,6 +425,7 @@ impl Store {
             root.quarantine.sort_unstable();
             root.quarantine.dedup();
             let added = (root.quarantine.len() - before) as u64;
+            root.generation += u32::from(added > 0);
             let mut objects = Objects::default();
             if !liars.is_empty() {
                 self.strike_out(&state, liars, &mut root, &mut objects)?;

@@ -56,7 +56,7 @@ pub struct Quarantined {
 pub struct Root {
     /// Commits so far.
     pub sequence: u64,
-    /// Moved by each collection.
+    /// Moved by each collection, and by each verification that puts blocks into quarantine.
     pub generation: u32,
     /// Where blocks are.
     pub index: Vec<LayerRef>,

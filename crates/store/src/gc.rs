@@ -272,6 +272,10 @@ impl Store {
         let mut unneeded: HashSet<Name> = plan.unneeded.iter().map(|pack| pack.pack).collect();
         let emptied: HashSet<Name> = plan.rewritten.iter().map(|pack| pack.pack).collect();
         unneeded.extend(self.emptied(marks, &emptied, &copied_ids)?);
+        // A copy may come out as a pack that was there already, which is then needed.
+        for (_, place) in &copied {
+            unneeded.remove(&place.pack);
+        }
         let condemned_before = |pack: &Name| {
             old.condemned
                 .iter()

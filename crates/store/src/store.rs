@@ -141,7 +141,8 @@ impl Store {
                 _ => error.into(),
             })?;
             let _held = backend.lock(LockKind::Shared, true)?;
-            if backend.read_swapped(ROOT)?.is_none() && has_objects(&*backend)? {
+            // In this order: whoever else makes the store has made its root before any object.
+            if has_objects(&*backend)? && backend.read_swapped(ROOT)?.is_none() {
                 let place = format!("{}/{ROOT}", backend.place());
                 return Err(Error::RootLost { place, state: "missing".to_owned() });
             }

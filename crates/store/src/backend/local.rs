@@ -82,15 +82,11 @@ impl Root {
         }
     }
 
-    /// Makes a folder whose name is durable, also when it was there before.
     fn make_folder(&self, folder: &Path) -> BackendResult<()> {
         match self.fs.create_folder(folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            done => done.map_err(failed(folder, "making the folder"))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done.map_err(failed(folder, "making the folder")),
         }
-        // A relative path may have nothing above its first folder.
-        let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-        self.sync_folder(above.unwrap_or(Path::new(".")))
     }
 
     /// A new file in the folder of temporary files.
@@ -204,11 +200,16 @@ impl Backend for LocalBackend {
 
     fn prepare(&self, folders: &[&str]) -> BackendResult<()> {
         self.root.refuse_foreign(folders)?;
-        self.root.make_folder(&self.root.path)?;
+        let path = &self.root.path;
+        self.root.make_folder(path)?;
+        // A relative path may have nothing above its first folder.
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        self.root.sync_folder(above.unwrap_or(Path::new(".")))?;
         folders
             .iter()
             .chain([&TEMPORARY])
-            .try_for_each(|folder| self.root.make_folder(&self.root.path(folder)))
+            .try_for_each(|folder| self.root.make_folder(&self.root.path(folder)))?;
+        self.root.sync_folder(path)
     }
 
     fn write(&self, objects: &[(&str, &[u8])]) -> BackendResult<()> {

@@ -1,0 +1,126 @@
+//! The suite finds what it is there to find: without any single sync, lock, order or check, it fails.
+
+use std::collections::BTreeSet;
+
+use store::{Error, Options};
+
+use crate::disk::Luck;
+use crate::flawed::Rule;
+use crate::ledger::Image;
+use crate::machine::Flaw;
+use crate::power::{Effort, sweep};
+use crate::say;
+use crate::scenarios::{COLLECT, COLLECTORS, MANY, ORIGINS, PUTS, Scenario, TEN, WRITERS};
+use crate::world::{World, small};
+
+const EFFORT: Effort = Effort { chances: 6, go_on: 6, moments: 1 };
+/// For what only a verification misses.
+const THOROUGH: Effort = Effort { chances: 2, go_on: 1, moments: 1 };
+
+/// What the suite says of a flaw.
+fn found(scenarios: &[&Scenario], seeds: u64, flaw: &Flaw) -> Option<String> {
+    let effort = if matches!(flaw, Flaw::IgnoresNth(_)) { THOROUGH } else { EFFORT };
+    let runs = scenarios.iter().flat_map(|scenario| (0..seeds).map(move |seed| (scenario, seed)));
+    runs.into_iter().find_map(|(scenario, seed)| sweep(scenario, seed, flaw.clone(), effort).err())
+}
+
+/// The syncs that a scenario does, by description.
+fn syncs(scenario: &Scenario) -> Vec<String> {
+    let world = World::new((scenario.options)(), 0);
+    world.machine().record();
+    (scenario.before)(&world).unwrap();
+    (scenario.run)(&world).unwrap();
+    world.machine().syncs()
+}
+
+/// The one sync that a store could do without, because the next one it makes is of the same folder. The back end's own contract
+/// needs it: see [`a_prepared_place_is_durable`].
+const PREPARED: &str = "sync_folder /data/store with packs";
+
+#[test]
+fn no_kind_of_sync_can_be_left_out() {
+    let scenarios = [&PUTS, &COLLECT, &ORIGINS, &MANY];
+    let mut all: BTreeSet<String> = scenarios.iter().flat_map(|scenario| syncs(scenario)).collect();
+    assert!(all.remove(PREPARED) && all.len() > 15, "{all:?}");
+    let mut missed = Vec::new();
+    for what in all {
+        match found(&scenarios, 1, &Flaw::Ignores(what.clone())) {
+            Some(violation) => say(&format!("without {what}: {violation}")),
+            None => missed.push(what),
+        }
+    }
+    assert!(missed.is_empty(), "nothing is lost without {missed:#?}");
+}
+
+#[test]
+fn no_single_sync_can_be_left_out() {
+    let all = syncs(&ORIGINS);
+    let mut missed = Vec::new();
+    for (number, what) in all.iter().enumerate().filter(|(_, what)| *what != PREPARED) {
+        if found(&[&ORIGINS], 1, &Flaw::IgnoresNth(number)).is_none() {
+            missed.push(format!("{number}: {what}"));
+        }
+    }
+    say(&format!(
+        "without any one of the {} syncs of {}: {} unnoticed",
+        all.len(),
+        ORIGINS.name,
+        missed.len()
+    ));
+    assert!(missed.is_empty(), "of {} syncs nothing is lost without {missed:#?}", all.len());
+}
+
+#[test]
+fn a_prepared_place_is_durable() {
+    let left = |flaw| {
+        let world = World::new(small(), 0);
+        world.machine().set_flaw(flaw);
+        world.backend().prepare(&["packs", "index"]).unwrap();
+        world.backend().write(&[("packs/a", b"alpha")]).unwrap();
+        let after =
+            World::on(world.machine().disk().survivor(Luck::Nothing), world.ledger.look(), small(), 0);
+        after.backend().open("packs/a").and_then(|object| object.load()).map(|bytes| bytes.to_vec())
+    };
+    assert_eq!(left(Flaw::None).unwrap(), b"alpha");
+    for what in [PREPARED, "sync_folder /data", "sync_folder /data/store/packs", "sync_files of a ?"] {
+        let lost = left(Flaw::Ignores(what.to_owned()));
+        assert!(lost.is_err() || lost.is_ok_and(|bytes| bytes.is_empty()), "nothing is lost without {what}");
+        say(&format!("without {what}: an object that was written is lost"));
+    }
+}
+
+#[test]
+fn no_lock_can_be_left_out() {
+    for lock in ["swap.lock", "store.lock"] {
+        let violation = found(&[&WRITERS, &TEN, &COLLECTORS], 40, &Flaw::Unlocked(lock));
+        say(&format!(
+            "without {lock}: {}",
+            violation.unwrap_or_else(|| panic!("nothing is lost without {lock}"))
+        ));
+    }
+}
+
+#[test]
+fn nothing_can_be_written_after_the_root() {
+    for folder in ["packs", "index", "snapshots", "catalog", "claims", "origins"] {
+        let violation = found(&[&PUTS, &COLLECT, &ORIGINS, &MANY], 1, &Flaw::Breaks(Rule::Late(folder)));
+        let violation =
+            violation.unwrap_or_else(|| panic!("nothing is lost when {folder} come after the root"));
+        say(&format!("{folder} after the root: {violation}"));
+    }
+}
+
+/// A processor that damages a frame: with the reading back nothing is committed, without it something is.
+#[test]
+fn frames_must_be_read_back() {
+    let fault = |frame: &mut Vec<u8>| {
+        let middle = frame.len() / 2;
+        frame[middle] ^= 1;
+    };
+    let world = World::new(Options { frame_fault: Some(fault), ..small() }, 0);
+    let program = world.create().unwrap();
+    assert!(matches!(program.put(&Image::new("a", &[1])), Err(Error::Compression { .. })));
+    assert!(program.store.list().unwrap().is_empty());
+    let violation = found(&[&PUTS], 1, &Flaw::Breaks(Rule::BadFrame)).unwrap();
+    say(&format!("without reading frames back: {violation}"));
+}

@@ -25,6 +25,7 @@ Usage: cargo xtask COMMAND
   bench store               our block store against desync, casync, borg and restic, in one run
   fuzz [TARGET…] [OPTION…]  feed parsers of foreign data with hostile input; `fuzz --help` tells more
   ci                        formatting, lints, generated files, dependencies, a minute of `fuzz`, then `test`
+  dependencies              reasons of the dependencies, and cargo-deny over all of them (built on first use)
   generate                  write the generated files anew: recipes/recipe.schema.json, docs/recipe.md, docs/mistakes.md,
                             docs/man
 ";
@@ -51,6 +52,10 @@ fn run(arguments: &[OsString]) -> Result<ExitCode> {
         (Some("test"), _) => test(rest).map(|()| ExitCode::SUCCESS),
         (Some("bench"), _) => bench(rest).map(|()| ExitCode::SUCCESS),
         (Some("fuzz"), _) => fuzz(rest),
+        (Some("dependencies"), []) => {
+            dependencies::have_reasons(root())?;
+            dependencies::deny(root(), &target_folder()).map(|()| ExitCode::SUCCESS)
+        }
         (Some("ci"), []) => ci().map(|()| ExitCode::SUCCESS),
         (Some("generate"), []) => generate().map(|()| ExitCode::SUCCESS),
         (Some("help" | "--help" | "-h"), _) => {
@@ -148,7 +153,6 @@ fn ci() -> Result<()> {
     stale()?;
     println!("xtask: generated files are up to date");
     dependencies::have_reasons(root())?;
-    dependencies::deny(root(), &target_folder())?;
     if fuzz(&["--minutes".into(), "1".into()])? != ExitCode::SUCCESS {
         bail!("a fuzz target fails (see above)");
     }

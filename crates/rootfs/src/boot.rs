@@ -115,7 +115,7 @@ pub(crate) fn compile_python(root: &Root, programs: &mut Programs<'_>) -> Result
 }
 
 /// Makes the initrd of every kernel, and beside it what python packages left to be compiled. `time`: no file in an
-/// initrd is newer. There is no device to look at: that the root is ext4, whose fsck belongs in the initrd, is said.
+/// initrd is newer.
 pub(crate) fn initrds(root: &Root, programs: &mut Programs<'_>, time: i64) -> Result<(), Error> {
     const SCRIPT: &str = "python=\n\
         if [ -e \"$DEFERRED\" ]; then sh -e \"$DEFERRED\" & python=$!; fi\n\
@@ -125,11 +125,7 @@ pub(crate) fn initrds(root: &Root, programs: &mut Programs<'_>, time: i64) -> Re
     if root.exists(b"usr/sbin/update-initramfs")? {
         argv.extend(kernels(root)?);
     }
-    let sandbox = programs
-        .sandbox()
-        .env("DEFERRED", DEFERRED)
-        .env("INITRD_TIME", time.to_string())
-        .env("FSTYPE", "ext4");
+    let sandbox = programs.sandbox().env("DEFERRED", DEFERRED).env("INITRD_TIME", time.to_string());
     programs.run_timed("initrd and compiled python files", &sandbox, &argv, Input::Null)?;
     root.forget();
     root.remove(DEFERRED.as_bytes())?;

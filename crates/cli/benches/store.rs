@@ -3,7 +3,7 @@
 //!
 //! `--runs N` says how often each is measured (default 5); `--images A,B,C` takes raw images of one's own instead of the
 //! series that is baked here: an image, the same with one line changed, the same after security updates, a sibling with
-//! more packages. All programs are run as a user runs them; pages are warm, everything is written back before each
+//! more packages; `--desync PROGRAM` names desync, which the suite of the tools has no package of. All programs are run as a user runs them; pages are warm, everything is written back before each
 //! measurement, and what a program syncs itself is in its time: ours syncs all that it commits.
 #![allow(clippy::print_stdout, reason = "a bench tells its results there")]
 
@@ -43,7 +43,7 @@ fn main() {
     };
     assert!(images.len() >= 2, "a series has two images at least");
     let work = peers::work_folder();
-    let mut contenders = contenders(&tools);
+    let mut contenders = contenders(&tools, value("--desync"));
     if let Some(only) = value("--only") {
         contenders.retain(|one| one.name.contains(&only) || one.name == OURS);
     }
@@ -216,11 +216,13 @@ fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
-fn contenders(tools: &Tools) -> Vec<Contender> {
+fn contenders(tools: &Tools, desync: Option<String>) -> Vec<Contender> {
     let program =
         |name: &str| tools.program(name).unwrap_or_else(|error| panic!("{error}")).display().to_string();
     let ours = env!("CARGO_BIN_EXE_bakehouse");
-    let (desync, casync, restic) = (program("desync"), program("casync"), program("restic"));
+    let (casync, restic) = (program("casync"), program("restic"));
+    let has_desync = desync.is_some();
+    let desync = desync.unwrap_or_default();
     let borg = format!("{} {}", program("python3"), tools.root().join("usr/bin/borg").display());
     let quiet_borg = vec![
         ("BORG_BASE_DIR", "borg-base".to_owned()),
@@ -268,7 +270,7 @@ fn contenders(tools: &Tools) -> Vec<Contender> {
         store: "store",
         env: quiet_restic.clone(),
     };
-    vec![
+    let mut all = vec![
         Contender {
             name: OURS,
             init: Vec::new(),
@@ -286,7 +288,9 @@ fn contenders(tools: &Tools) -> Vec<Contender> {
         borg_as("borg, at its fastest", " --sparse --chunker-params=fixed,1048576"),
         restic_as("restic", ""),
         restic_as("restic, at its fastest", " --compression fastest --pack-size 64 --read-concurrency 2"),
-    ]
+    ];
+    all.retain(|one| has_desync || !one.name.starts_with("desync"));
+    all
 }
 
 impl Contender {

@@ -12,7 +12,7 @@ pub enum Set {
     Peer,
     /// The emulators of foreign programs: one static file each.
     Emulate,
-    /// Others who deduplicate images, for comparisons: their newest releases.
+    /// Others who deduplicate images, for comparisons.
     Stores,
 }
 
@@ -34,11 +34,7 @@ impl Set {
 
     /// The suite that its packages come from.
     pub fn suite(self) -> &'static str {
-        match self {
-            // Where the newest of each is, and desync at all.
-            Self::Stores => "sid",
-            _ => "trixie",
-        }
+        "trixie"
     }
 
     /// The packages that bring the programs; what they depend on comes along.
@@ -80,7 +76,7 @@ impl Set {
                 "zstd",
             ],
             Self::Emulate => &["qemu-user"],
-            Self::Stores => &["borgbackup", "casync", "desync", "restic", "zstd"],
+            Self::Stores => &["borgbackup", "casync", "restic", "zstd"],
         }
     }
 
@@ -112,7 +108,7 @@ impl Set {
                 "gpgv",
                 "python3",
             ],
-            Self::Stores => &["casync", "desync", "python3", "restic", "zstd"],
+            Self::Stores => &["casync", "python3", "restic", "zstd"],
             Self::Peer | Self::Emulate => &[],
         }
     }

@@ -23,6 +23,11 @@ use crate::time;
 /// How far ahead of `now` a signature may be made: clocks differ a little.
 pub const CLOCK_TOLERANCE: i64 = 600;
 
+/// The most signatures that one text may have: Debian's have two or three, each costs time, and each may be told of.
+const MOST_SIGNATURES: usize = 32;
+/// The most characters of the library's own words in a message.
+const LONGEST_QUOTE: usize = 200;
+
 /// The keys of Debian's archive for bookworm and trixie: file name, primary fingerprint, the fingerprints of all
 /// keys in it that sign, and the file itself.
 pub const DEBIAN_KEYS: [DebianKey; 6] = [
@@ -139,6 +144,15 @@ impl OpenPgpError {
     }
 }
 
+/// What the library says, which may quote what it read without end.
+fn short(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(LONGEST_QUOTE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 fn list(problems: &[SignatureProblem]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
@@ -234,13 +248,13 @@ impl KeyRing {
         let fail = |what: String| KeyError { name: name.to_owned(), what };
         let armored = bytes.trim_ascii_start().starts_with(b"-----BEGIN");
         let keys: Box<dyn Iterator<Item = pgp::errors::Result<SignedPublicKey>>> = if armored {
-            SignedPublicKey::from_armor_many_buf(bytes).map_err(|error| fail(error.to_string()))?.0
+            SignedPublicKey::from_armor_many_buf(bytes).map_err(|error| fail(short(&error)))?.0
         } else {
-            SignedPublicKey::from_bytes_many(bytes).map_err(|error| fail(error.to_string()))?
+            SignedPublicKey::from_bytes_many(bytes).map_err(|error| fail(short(&error)))?
         };
         let before = self.certificates.len();
         for key in keys {
-            self.certificates.push((name.to_owned(), key.map_err(|error| fail(error.to_string()))?));
+            self.certificates.push((name.to_owned(), key.map_err(|error| fail(short(&error)))?));
         }
         if self.certificates.len() == before {
             return Err(fail("there is none".into()));
@@ -270,10 +284,12 @@ impl KeyRing {
         if text.matches("-----BEGIN PGP SIGNATURE-----").count() != 1 {
             return Err(fail("there must be one block of signatures, no more and no less"));
         }
-        let (message, _) =
-            CleartextSignedMessage::from_string(text).map_err(|error| fail(&error.to_string()))?;
+        let (message, _) = CleartextSignedMessage::from_string(text).map_err(|error| fail(&short(&error)))?;
         if message.signatures().is_empty() {
             return Err(fail("there is no signature in it"));
+        }
+        if message.signatures().len() > MOST_SIGNATURES {
+            return Err(fail(&format!("it has more than {MOST_SIGNATURES} signatures")));
         }
         let signed = message.signed_text();
         let mut problems = Vec::new();

@@ -74,6 +74,18 @@ pub enum Error {
         /// What is wrong.
         source: FormatError,
     },
+    /// An object could not be read while the store was rebuilt, and would be lost if it were left out.
+    #[error(
+        "{place}: {action}: {source}; nothing was changed: try again, or move this file out of the store to rebuild without what it holds"
+    )]
+    Unreadable {
+        /// The object.
+        place: String,
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// An object that the store's root names is not there.
     #[error("{place}: missing, although the store needs it")]
     Missing {

@@ -73,6 +73,31 @@
 //! No clock is read, and no lock file's age is guessed. Readers take no lock: what they have open stays, and what they miss they look up in a
 //! fresh root.
 //!
+//! # What a power cut leaves of a folder
+//!
+//! A file's bytes are durable when it is synced, its name when its folder is synced, and neither makes the other so. Where the power may go
+//! in a put, and what is then on the disk ("perhaps": there, gone or torn, each for itself):
+//!
+//! | after | of the last root | the new snapshot | left over for a collection |
+//! | --- | --- | --- | --- |
+//! | frames appended to `tmp/` | whole | not there | perhaps the file |
+//! | the pack synced | whole | not there | perhaps the name in `tmp/` |
+//! | the pack renamed to `packs/` | whole | not there | perhaps either name |
+//! | `packs/` synced | whole | not there | the pack |
+//! | tables and snapshot written, synced, renamed | whole | not there | perhaps their names |
+//! | their folders synced | whole | not there | all objects of the commit |
+//! | the new root written and synced in `tmp/` | whole | not there | all objects of the commit |
+//! | the root renamed | whole, or replaced | not there, or whole | the objects of the root that is not there |
+//! | the store's folder synced: `put` returns | replaced | there, whole | what the new root no longer names |
+//!
+//! A forget and the noting of damage are the last two rows. A collection is all of them, with copies of blocks for new ones; then it deletes, which is
+//! never synced: what comes back is left over for the next collection. A new store makes its folder and syncs the one above, makes its
+//! own folders and syncs itself, then makes `root` and then `format`: what has a `format` is whole.
+//!
+//! `tests/crash` does all of this on a simulated machine that stops at every operation, with errors at every operation, and on a
+//! simulated object store, and shows that it would notice if any sync, lock, order or the reading back of frames were left out.
+//! A list that is old does no harm but one: a root that is lost ([`Store::rebuild`]) can only be made from what a list shows.
+//!
 //! # What is done about damage
 //!
 //! Every block is checked when it is read, every table entry and object by a checksum; [`Store::verify`] checks all of it or the n-th of m

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use block::Digest;
 
 use crate::Error;
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendError};
 use crate::codec::BLOCK_LEN;
 use crate::commit::{MAX_MERGED, Objects, block_table};
 use crate::format::{
     BlockPlace, Catalog, Claims, Folder, LayerRef, Name, Record, Root, Snapshot, SnapshotId, Table, TableKind,
 };
 use crate::fs::LockKind;
-use crate::read::Fetcher;
+use crate::read::{Fetcher, PlaceError};
 use crate::store::{FORMAT, ROOT, Store, format_text, is_store};
-use crate::verify::{DamagedObject, in_words, read_pack_index};
+use crate::verify::{DamagedObject, Unread, read_pack_index};
 
 /// How often a rebuild begins again because somebody else changed the store.
 const ATTEMPTS: usize = 5;
@@ -37,7 +37,8 @@ pub struct RebuildReport {
 impl Store {
     /// Makes index, list of snapshots and root anew where they are lost or damaged, from packs and snapshots alone. What can be
     /// read is kept as it is; a list of snapshots that is lost whole comes back with those that were forgotten and not yet
-    /// collected. Nothing is deleted. Waits until nobody writes, where the back end has locks.
+    /// collected. Nothing is deleted. An object that cannot be read now ([`Error::Unreadable`]) ends it with nothing changed; one
+    /// whose bytes are wrong is left out and reported. Waits until nobody writes, where the back end has locks.
     pub fn rebuild(backend: &Arc<dyn Backend>) -> Result<RebuildReport, Error> {
         let known = is_store(&**backend);
         match known {
@@ -99,14 +100,14 @@ fn rebuilt(backend: &dyn Backend, old: Option<Root>, report: &mut RebuildReport)
     let mut lost_pages = lost;
     let mut records: Vec<Record> = Vec::new();
     for page in &root.catalog {
-        match read(backend, Folder::Catalog, page.name, report, Catalog::read) {
+        match read(backend, Folder::Catalog, page.name, report, Catalog::read)? {
             Some(catalog) => records.extend(catalog.0),
             None => lost_pages = true,
         }
     }
     records.append(&mut root.recent);
     if lost_pages {
-        let found = find_snapshots(backend, in_folder(Folder::Snapshots), &records, report);
+        let found = find_snapshots(backend, in_folder(Folder::Snapshots), &records, report)?;
         report.found_snapshots = found.len() as u64;
         records.extend(found);
         records.sort_by_key(|record| (record.sequence, record.object.generation, record.time, record.id));
@@ -129,10 +130,12 @@ fn rebuilt(backend: &dyn Backend, old: Option<Root>, report: &mut RebuildReport)
     for name in in_folder(Folder::Packs) {
         let pack = match backend.open(&name.key(Folder::Packs)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            pack => pack.map_err(in_words).and_then(|pack| read_pack_index(&*pack, name)),
+            pack => pack.map_err(Unread::from).and_then(|pack| read_pack_index(&*pack, name)),
         };
         match pack {
-            Err(why) => {
+            // What is whole must not be left out because it could not be read this once: a collection would delete it.
+            Err(Unread::Failed(error)) => return Err(unreadable(error)),
+            Err(Unread::Wrong(why)) => {
                 report.unreadable.push(DamagedObject { key: name.key(Folder::Packs), why, snapshot: None });
             }
             Ok(pack) => {
@@ -162,7 +165,7 @@ fn rebuilt(backend: &dyn Backend, old: Option<Root>, report: &mut RebuildReport)
     }
     let mut claims = Vec::new();
     for layer in &root.claims {
-        if let Some(read) = read(backend, Folder::Claims, layer.name, report, Claims::read) {
+        if let Some(read) = read(backend, Folder::Claims, layer.name, report, Claims::read)? {
             claims.push(LayerRef { name: layer.name, count: read.contents.len() as u64 });
         }
     }
@@ -183,12 +186,21 @@ fn add_layer(
     let mut block = vec![0; BLOCK_LEN];
     let mut single = Vec::with_capacity(entries.len());
     for copies in entries.chunk_by(|a, b| a.0 == b.0) {
-        let mut is_whole = |(id, place): &&(Digest, BlockPlace)| {
-            let pack = backend.open(&place.pack.key(Folder::Packs));
-            pack.is_ok_and(|pack| fetcher.read(&*pack, id, place, &mut block).is_ok())
-        };
-        let whole = if copies.len() == 1 { None } else { copies.iter().find(|copy| is_whole(copy)) };
-        single.push(*whole.unwrap_or(&copies[0]));
+        let mut chosen = copies[0];
+        for (id, place) in copies.iter().filter(|_| copies.len() > 1) {
+            let pack = backend.open(&place.pack.key(Folder::Packs)).map_err(PlaceError::Backend);
+            match pack.and_then(|pack| fetcher.read(&*pack, id, place, &mut block)) {
+                Ok(()) => {
+                    chosen = (*id, *place);
+                    break;
+                }
+                Err(PlaceError::Backend(error)) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(unreadable(error));
+                }
+                Err(_) => {}
+            }
+        }
+        single.push(chosen);
     }
     *entries = single;
     if entries.is_empty() {
@@ -211,14 +223,26 @@ fn read<T>(
     name: Name,
     report: &mut RebuildReport,
     parse: impl FnOnce(&[u8]) -> Result<T, crate::format::FormatError>,
-) -> Option<T> {
+) -> Result<Option<T>, Error> {
     let key = name.key(folder);
-    let bytes = backend.open(&key).and_then(|object| object.load()).map_err(in_words);
+    let bytes = backend.open(&key).and_then(|object| object.load()).map_err(Unread::from);
     let parsed = bytes.and_then(|bytes| match Digest::of(&bytes) == name.digest {
-        true => parse(&bytes).map_err(|error| error.to_string()),
-        false => Err("its bytes are not those of its name".to_owned()),
+        true => Ok(parse(&bytes)?),
+        false => Err(Unread::Wrong("its bytes are not those of its name".to_owned())),
     });
-    parsed.map_err(|why| report.unreadable.push(DamagedObject { key, why, snapshot: None })).ok()
+    match parsed {
+        Ok(parsed) => Ok(Some(parsed)),
+        Err(Unread::Failed(error)) => Err(unreadable(error)),
+        Err(Unread::Wrong(why)) => {
+            report.unreadable.push(DamagedObject { key, why, snapshot: None });
+            Ok(None)
+        }
+    }
+}
+
+fn unreadable(error: BackendError) -> Error {
+    let BackendError { place, action, source } = error;
+    Error::Unreadable { place, action, source }
 }
 
 /// Snapshots that no record tells of.
@@ -227,12 +251,12 @@ fn find_snapshots(
     names: impl Iterator<Item = Name>,
     records: &[Record],
     report: &mut RebuildReport,
-) -> Vec<Record> {
+) -> Result<Vec<Record>, Error> {
     let known: HashSet<SnapshotId> = records.iter().map(|record| record.id).collect();
     // Of one id the newest object, which comes last.
     let mut found = BTreeMap::new();
     for object in names {
-        let Some(snapshot) = read(backend, Folder::Snapshots, object, report, Snapshot::read) else {
+        let Some(snapshot) = read(backend, Folder::Snapshots, object, report, Snapshot::read)? else {
             continue;
         };
         if !known.contains(&snapshot.id) {
@@ -250,5 +274,5 @@ fn find_snapshots(
             found.insert(record.id, record);
         }
     }
-    found.into_values().collect()
+    Ok(found.into_values().collect())
 }

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,6 +9,7 @@ use crate::Error;
 use crate::backend::{BackendError, Object};
 use crate::codec::BLOCK_LEN;
 use crate::commit::{Objects, Swapped, table_bytes};
+use crate::format::FormatError;
 use crate::format::{
     BlockPlace, Folder, LayerRef, Name, PACK_FOOTER, PACK_HEADER, Pack, PackFooter, Quarantined, Record,
     Root, SnapshotId, TableKind,
@@ -235,9 +237,10 @@ impl Store {
             let name = blocks[0].0.pack;
             if let Err(why) = state
                 .pack(&*self.backend, name)
-                .map_err(in_words)
+                .map_err(Unread::from)
                 .and_then(|pack| read_pack_index(&*pack, name))
             {
+                let why = why.in_words();
                 report.objects.push(DamagedObject { key: name.key(Folder::Packs), why, snapshot: None });
                 unreadable.push(name);
             }
@@ -479,18 +482,52 @@ pub(crate) fn in_words(error: BackendError) -> String {
     format!("{error}: {}", error.source)
 }
 
+/// Why an object tells nothing.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// It could not be read now; perhaps another time.
+    Failed(BackendError),
+    /// It is gone, cut short, or not what it was when it was written.
+    Wrong(String),
+}
+
+impl Unread {
+    pub(crate) fn in_words(self) -> String {
+        match self {
+            Self::Failed(error) => in_words(error),
+            Self::Wrong(why) => why,
+        }
+    }
+}
+
+impl From<BackendError> for Unread {
+    fn from(error: BackendError) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => Self::Wrong(in_words(error)),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+impl From<FormatError> for Unread {
+    fn from(error: FormatError) -> Self {
+        Self::Wrong(error.to_string())
+    }
+}
+
 /// A pack's own index, or what is wrong with it.
-pub(crate) fn read_pack_index(object: &dyn Object, name: Name) -> Result<Pack, String> {
-    let len = object.len().map_err(in_words)?;
-    let end = len.checked_sub(PACK_FOOTER as u64).ok_or("the pack is cut short")?;
+pub(crate) fn read_pack_index(object: &dyn Object, name: Name) -> Result<Pack, Unread> {
+    let wrong = |why: &str| Unread::Wrong(why.to_owned());
+    let len = object.len()?;
+    let end = len.checked_sub(PACK_FOOTER as u64).ok_or_else(|| wrong("the pack is cut short"))?;
     let mut footer = [0; PACK_FOOTER];
-    object.read_at(end, &mut footer).map_err(in_words)?;
-    let footer = PackFooter::read(&footer, len).map_err(|error| error.to_string())?;
+    object.read_at(end, &mut footer)?;
+    let footer = PackFooter::read(&footer, len)?;
     let (mut header, mut index) = ([0; PACK_HEADER], vec![0; footer.index_len()]);
-    object.read_at(0, &mut header).map_err(in_words)?;
-    object.read_at(footer.index_offset.into(), &mut index).map_err(in_words)?;
-    let pack = Pack::read(&header, &index, &footer).map_err(|error| error.to_string())?;
-    if pack.name != name { Err("its bytes are not those of its name".to_owned()) } else { Ok(pack) }
+    object.read_at(0, &mut header)?;
+    object.read_at(footer.index_offset.into(), &mut index)?;
+    let pack = Pack::read(&header, &index, &footer)?;
+    if pack.name != name { Err(wrong("its bytes are not those of its name")) } else { Ok(pack) }
 }
 
 /// Whether an id is in the n-th of m parts.

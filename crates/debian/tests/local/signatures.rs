@@ -116,6 +116,20 @@ fn an_unknown_key_is_named() {
 }
 
 #[test]
+fn so_many_signatures_are_refused_in_a_short_message() {
+    let (key, other) = (TestKey::new(&Wish::default()), TestKey::new(&Wish { seed: 2, ..Wish::default() }));
+    let message = |count| {
+        let signed = sign_by_all(&vec![&key; count], TEXT);
+        ring(&[&other]).verify("x", signed.as_bytes(), NOW).unwrap_err().to_string()
+    };
+    assert_eq!(message(32).lines().count(), 33);
+    assert_eq!(message(33), "x: no usable OpenPGP signed text: it has more than 32 signatures");
+    let mut keys = vec![&other; 33];
+    keys[32] = &key;
+    assert!(ring(&[&key]).verify("x", sign_by_all(&keys, TEXT).as_bytes(), NOW).is_err());
+}
+
+#[test]
 fn keys_past_their_end_are_refused() {
     let week = 7 * 86_400;
     let ends_in = |seconds: i64| Some(u32::try_from(NOW + seconds - CREATED).unwrap());

@@ -44,7 +44,7 @@ impl Effort {
         if thorough() {
             Self { chances: 24, go_on: 2, moments: 1 }
         } else {
-            Self { chances: 3, go_on: 12, moments: 1 }
+            Self { chances: 3, go_on: 20, moments: 1 }
         }
     }
 }
@@ -52,14 +52,15 @@ impl Effort {
 /// Runs a scenario on a machine with a flaw and looks at what every moment would leave.
 pub(crate) fn sweep(scenario: &Scenario, seed: u64, flaw: Flaw, effort: Effort) -> Result<Counted, String> {
     let world = World::new((scenario.options)(), seed);
-    // A flaw is there from the start, and so are the moments that show it.
+    // A flaw is there from the start, and so are the moments that show syncs which are left out.
     let flawed = flaw != Flaw::None;
+    let from_start = matches!(flaw, Flaw::Ignores(_) | Flaw::IgnoresNth(_));
     world.machine().set_flaw(flaw);
-    if flawed {
+    if from_start {
         world.machine().record();
     }
     (scenario.before)(&world).map_err(|error| format!("{}, before: {error}", scenario.name))?;
-    if !flawed {
+    if !from_start {
         world.machine().record();
     }
     let outcome = (scenario.run)(&world);

@@ -9,6 +9,7 @@ use crate::ledger::{Image, Promise};
 use crate::world::{STORE, Work, World, small};
 
 /// Work that is done in one order, or in an order that follows from the world's seed.
+#[derive(Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) options: fn() -> Options,

@@ -1,6 +1,6 @@
 //! The suite finds what it is there to find: without any single sync, lock, order or check, it fails.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use store::{Error, Options};
 
@@ -13,13 +13,14 @@ use crate::say;
 use crate::scenarios::{COLLECT, COLLECTORS, MANY, ORIGINS, PUTS, Scenario, TEN, WRITERS};
 use crate::world::{World, small};
 
-const EFFORT: Effort = Effort { chances: 6, go_on: 6, moments: 1 };
-/// For what only a verification misses.
-const THOROUGH: Effort = Effort { chances: 2, go_on: 1, moments: 1 };
-
-/// What the suite says of a flaw.
+/// What the suite says of a flaw. Each looks where it can show: syncs that are left out may take anything with them that is not
+/// durable, some of which only a verification misses; what programs do wrong beside each other shows without any power cut.
 fn found(scenarios: &[&Scenario], seeds: u64, flaw: &Flaw) -> Option<String> {
-    let effort = if matches!(flaw, Flaw::IgnoresNth(_)) { THOROUGH } else { EFFORT };
+    let effort = match flaw {
+        Flaw::None | Flaw::Ignores(_) | Flaw::Breaks(_) => Effort { chances: 4, go_on: 4, moments: 1 },
+        Flaw::IgnoresNth(_) => Effort { chances: 2, go_on: 1, moments: 1 },
+        Flaw::Unlocked(_) => Effort { chances: 0, go_on: 50, moments: 4 },
+    };
     let runs = scenarios.iter().flat_map(|scenario| (0..seeds).map(move |seed| (scenario, seed)));
     runs.into_iter().find_map(|(scenario, seed)| sweep(scenario, seed, flaw.clone(), effort).err())
 }
@@ -39,12 +40,17 @@ const PREPARED: &str = "sync_folder /data/store with packs";
 
 #[test]
 fn no_kind_of_sync_can_be_left_out() {
-    let scenarios = [&PUTS, &COLLECT, &ORIGINS, &MANY];
-    let mut all: BTreeSet<String> = scenarios.iter().flat_map(|scenario| syncs(scenario)).collect();
-    assert!(all.remove(PREPARED) && all.len() > 15, "{all:?}");
+    // The first scenario that has a sync is the one to miss it.
+    let mut all: BTreeMap<String, &Scenario> = BTreeMap::new();
+    for scenario in [&PUTS, &ORIGINS, &COLLECT, &MANY] {
+        for what in syncs(scenario) {
+            all.entry(what).or_insert(scenario);
+        }
+    }
+    assert!(all.remove(PREPARED).is_some() && all.len() > 15, "{all:?}");
     let mut missed = Vec::new();
-    for what in all {
-        match found(&scenarios, 1, &Flaw::Ignores(what.clone())) {
+    for (what, scenario) in all {
+        match found(&[scenario], 1, &Flaw::Ignores(what.clone())) {
             Some(violation) => say(&format!("without {what}: {violation}")),
             None => missed.push(what),
         }
@@ -102,8 +108,15 @@ fn no_lock_can_be_left_out() {
 
 #[test]
 fn nothing_can_be_written_after_the_root() {
-    for folder in ["packs", "index", "snapshots", "catalog", "claims", "origins"] {
-        let violation = found(&[&PUTS, &COLLECT, &ORIGINS, &MANY], 1, &Flaw::Breaks(Rule::Late(folder)));
+    for (folder, scenario) in [
+        ("packs", &PUTS),
+        ("index", &PUTS),
+        ("snapshots", &PUTS),
+        ("catalog", &MANY),
+        ("claims", &ORIGINS),
+        ("origins", &ORIGINS),
+    ] {
+        let violation = found(&[scenario], 1, &Flaw::Breaks(Rule::Late(folder)));
         let violation =
             violation.unwrap_or_else(|| panic!("nothing is lost when {folder} come after the root"));
         say(&format!("{folder} after the root: {violation}"));

@@ -108,8 +108,7 @@ impl Store {
         let mut forgotten = Vec::new();
         let mut unclear = None;
         for _ in 0..ATTEMPTS {
-            let state = self.refresh()?;
-            let records = self.records(&state)?;
+            let (state, records) = self.on_fresh_state(|state| Ok((state.clone(), self.records(state)?)))?;
             let found: Vec<Record> = records.into_iter().filter(|record| ids.contains(&record.id)).collect();
             if unclear.is_none() {
                 if let Some(id) = ids.iter().find(|id| !found.iter().any(|record| record.id == **id)) {
@@ -155,11 +154,12 @@ impl Store {
     /// What a collection would do now. Changes nothing. An error when anything that the store names cannot be read: nothing is
     /// deleted while it is not known what is needed.
     pub fn plan_gc(&self, progress: &dyn Progress) -> Result<GcPlan, Error> {
-        let state = self.refresh()?;
-        let records = self.records(&state)?;
-        progress.begin(records.len() as u64);
-        let marks = Marks::of(self, &state, &records, progress)?;
-        self.plan(&state, &records, &marks)
+        self.on_fresh_state(|state| {
+            let records = self.records(state)?;
+            progress.begin(records.len() as u64);
+            let marks = Marks::of(self, state, &records, progress)?;
+            self.plan(state, &records, &marks)
+        })
     }
 
     fn plan(&self, state: &State, records: &[Record], marks: &Marks<'_>) -> Result<GcPlan, Error> {
@@ -234,22 +234,28 @@ impl Store {
         let _held = if alone { held } else { self.lock_shared()? };
         let mut error = Error::Busy { place: self.place() };
         for _ in 0..ATTEMPTS {
-            let state = self.refresh()?;
-            let records = self.records(&state)?;
-            options.progress.begin(records.len() as u64);
-            let marks = Marks::of(self, &state, &records, options.progress)?;
-            let fresh = match plan.sequence == state.root.sequence {
-                true => plan.clone(),
-                false => self.plan(&state, &records, &marks)?,
-            };
-            if fresh.is_empty() && state.root.condemned.is_empty() && state.index().len() <= MANY_TABLES {
-                let freed_bytes = if alone { self.backend.sweep()? } else { 0 };
-                return Ok(GcReport { freed_bytes, ..GcReport::default() });
-            }
-            match self.execute(&state, &records, &marks, &fresh, alone)? {
-                (Swapped::Done, finished) => return finished.delete(self, alone),
-                (Swapped::Conflict, _) => {}
-                (Swapped::Unclear(unclear), _) => error = unclear,
+            let executed = self.on_fresh_state(|state| {
+                let records = self.records(state)?;
+                options.progress.begin(records.len() as u64);
+                let marks = Marks::of(self, state, &records, options.progress)?;
+                let fresh = match plan.sequence == state.root.sequence {
+                    true => plan.clone(),
+                    false => self.plan(state, &records, &marks)?,
+                };
+                let few_tables = state.index().len() <= MANY_TABLES;
+                if fresh.is_empty() && state.root.condemned.is_empty() && few_tables {
+                    return Ok(None);
+                }
+                self.execute(state, &records, &marks, &fresh, alone).map(Some)
+            })?;
+            match executed {
+                None => {
+                    let freed_bytes = if alone { self.backend.sweep()? } else { 0 };
+                    return Ok(GcReport { freed_bytes, ..GcReport::default() });
+                }
+                Some((Swapped::Done, finished)) => return finished.delete(self, alone),
+                Some((Swapped::Conflict, _)) => {}
+                Some((Swapped::Unclear(unclear), _)) => error = unclear,
             }
         }
         Err(error)
@@ -520,11 +526,13 @@ impl Finished {
     /// commit, unless there are no writers.
     fn delete(self, store: &Store, alone: bool) -> Result<GcReport, Error> {
         let Self { generation, named, deleted, mut report } = self;
-        let state = store.refresh()?;
-        let mut packs: HashSet<Name> = HashSet::new();
-        for layer in state.index() {
-            packs.extend(layer.table(&*store.backend)?.packs());
-        }
+        let packs = store.on_fresh_state(|state| {
+            let mut packs: HashSet<Name> = HashSet::new();
+            for layer in state.index() {
+                packs.extend(layer.table(&*store.backend)?.packs());
+            }
+            Ok(packs)
+        })?;
         let mut keys = Vec::new();
         for folder in Folder::ALL {
             for listed in store.backend.list(folder.name())? {

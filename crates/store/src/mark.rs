@@ -1,6 +1,7 @@
 //! Which blocks are needed.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use block::Digest;
@@ -9,7 +10,7 @@ use crate::Error;
 use crate::codec::BLOCK_LEN;
 use crate::format::{BlockPlace, Record, Table};
 use crate::put::Progress;
-use crate::read::Fetcher;
+use crate::read::{Fetcher, PlaceError};
 use crate::store::{Layer, State, Store};
 
 /// One bit for each entry of a table.
@@ -89,9 +90,16 @@ impl<'a> Marks<'a> {
             let mut whole = None;
             for (at, position) in found {
                 let place = self.place(at, position)?;
-                if self.fetcher.fetch_from(self.store, self.state, id, &place, &mut self.block).is_ok() {
-                    whole = Some((at, position));
-                    break;
+                match self.fetcher.fetch_from(self.store, self.state, id, &place, &mut self.block) {
+                    Ok(()) => {
+                        whole = Some((at, position));
+                        break;
+                    }
+                    // This may be the one that is whole: nothing is deleted before it can be read.
+                    Err(PlaceError::Backend(error)) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error.into());
+                    }
+                    Err(_) => {}
                 }
             }
             chosen = whole.unwrap_or(newest);

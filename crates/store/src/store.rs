@@ -170,6 +170,25 @@ impl Store {
         Ok(state)
     }
 
+    /// Works on what the root names now, and again when a collection has meanwhile replaced something of it.
+    pub(crate) fn on_fresh_state<T>(
+        &self,
+        mut work: impl FnMut(&Arc<State>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut state = self.refresh()?;
+        loop {
+            let missing = match work(&state) {
+                Err(missing @ (Error::Missing { .. } | Error::NoSnapshot { .. })) => missing,
+                done => return done,
+            };
+            let fresh = self.refresh()?;
+            if fresh.tag == state.tag {
+                return Err(missing);
+            }
+            state = fresh;
+        }
+    }
+
     /// The writers' lock, where the back end has one. Waits for a collector.
     pub(crate) fn lock_shared(&self) -> Result<Locked, Error> {
         Ok(self.backend.lock(LockKind::Shared, true)?)
@@ -177,8 +196,7 @@ impl Store {
 
     /// How much there is of everything. Looks at lists, not at blocks.
     pub fn stat(&self) -> Result<Stat, Error> {
-        let state = self.refresh()?;
-        let records = self.records(&state)?;
+        let (state, records) = self.on_fresh_state(|state| Ok((state.clone(), self.records(state)?)))?;
         let mut stat = Stat {
             snapshots: records.len() as u64,
             logical_bytes: records.iter().map(|record| record.size).sum(),
@@ -209,8 +227,7 @@ impl Store {
 
     /// All snapshots, oldest first.
     pub fn list(&self) -> Result<Vec<Record>, Error> {
-        let state = self.refresh()?;
-        self.records(&state)
+        self.on_fresh_state(|state| self.records(state))
     }
 
     pub(crate) fn records(&self, state: &State) -> Result<Vec<Record>, Error> {
@@ -230,8 +247,7 @@ impl Store {
 
     /// The snapshot of a name (the newest that has it) or of an id.
     pub fn find(&self, wanted: &str) -> Result<Record, Error> {
-        let state = self.refresh()?;
-        let records = self.records(&state)?;
+        let records = self.list()?;
         find(&records, wanted).cloned().ok_or_else(|| Error::NoSnapshot {
             wanted: wanted.to_owned(),
             place: self.place(),

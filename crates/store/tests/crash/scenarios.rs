@@ -118,7 +118,10 @@ pub(crate) const HEAL: Scenario = Scenario {
     },
     run: |world| {
         let program = world.open()?;
-        program.verify()?;
+        // What could not be read was not verified: a put may still count on what is damaged in it.
+        if !program.verify()?.objects.is_empty() {
+            return Ok(());
+        }
         program.put(&image("b", &[2, 4]))?;
         program.put(&image("a", &[1, 2, 3]))?;
         program.put(&image("b", &[2, 4]))?;

@@ -19,6 +19,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The store of snapshots.
+    #[error(transparent)]
+    Store(#[from] store::Error),
     /// The lock cannot be read or written.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -200,6 +203,7 @@ impl Error {
                         | ext4::Error::Size { .. }
                 )
             }
+            Self::Store(error) => error.is_mistake(),
             Self::Disk(error) => matches!(error, disk::Error::TooSmall { .. }),
             _ => false,
         }

@@ -206,6 +206,7 @@ fn stages(
     let filled = recipe.volumes.iter().filter(|volume| volume.ephemeral.is_none());
     let filled = filled.filter(|volume| volume.root || volume.filesystem.is_some()).count();
     add("disk", format!("{} laid out", count(filled, "volume")));
+    add("store", "each kept as a snapshot, by blocks that earlier images may have brought".to_owned());
     add("write", "raw and VMDK of each, mapping, registration, manifest".to_owned());
     add("tools", "QEMU and firmware, from the cache or fetched into it".to_owned());
     for machine in machines(recipe.arch, recipe.image.boot_mode) {

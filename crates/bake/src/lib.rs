@@ -5,13 +5,14 @@
 //! *What it may not do:* print (it tells a [`Report`]), read a clock for anything but how long a stage took, or know a
 //! terminal.
 //!
-//! The stages, in order: `recipe` → `lock` → `packages` → `root file system` → `disk` → `write` → `tools` → `boot by …`.
+//! The stages, in order: `recipe` → `lock` → `packages` → `root file system` → `disk` → `store` → `write` → `tools` → `boot by …`.
 //! The process must be inside the user namespace of [`sandbox::enter`] before any thread is started.
 
 mod check;
 mod error;
 mod explain;
 mod foreign;
+mod kept;
 mod lint;
 mod manifest;
 mod origin;
@@ -23,6 +24,7 @@ mod verify;
 mod volumes;
 mod work;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +41,7 @@ pub use report::{Outcome, Report, Stage, Stages, Unit};
 pub use rootfs::Standing;
 pub use verify::{Fault, Verification, Verified, verify};
 
+use kept::Kept;
 use origin::{LOG, Made};
 use outputs::Outputs;
 use packages::Context;
@@ -68,6 +71,9 @@ pub struct Request {
     pub explain: bool,
     /// Which firmware to boot by afterwards; `None`: not booted at all.
     pub check: Option<FirmwareChoice>,
+    /// The store that keeps the volumes' snapshots: a folder, made when it is not there. `None`: they are kept nowhere but in
+    /// the outputs.
+    pub store: Option<PathBuf>,
     /// The cache folder.
     pub cache: PathBuf,
     /// `BAKEHOUSE_DEBIAN_MIRROR`.
@@ -83,6 +89,8 @@ pub struct Baked {
     pub manifest: Manifest,
     /// The folder of outputs.
     pub out: PathBuf,
+    /// What the store did with each volume that has content, by device name.
+    pub stored: BTreeMap<String, store::PutReport>,
     /// What was checked; empty when nothing was to be.
     pub checks: Vec<Checked>,
 }
@@ -187,6 +195,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let work = WorkFolder::new(&request.cache, "bake")?;
     let out = request.out.clone().unwrap_or_else(|| default_out(recipe));
     let mut outputs = Outputs::open(out, &work)?;
+    let store = kept::open(request.store.as_deref().unwrap_or(&work.path().join("store")))?;
 
     let built = build_root(&ingredients, work.path(), request.explain, stages)
         .map_err(|error| with_shell(error, request))?;
@@ -196,11 +205,21 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         outcome.bytes = Some(maps.iter().flatten().map(BlockMap::data_bytes).sum());
         Ok::<_, Error>(maps)
     })?;
+    let kept = stages.run("store", |outcome| {
+        let mut kept = Vec::new();
+        for (volume, map) in recipe.volumes.iter().zip(&maps) {
+            let keep = |map| kept::keep(&store, recipe, volume, map, lock.time, stages);
+            kept.push(map.as_ref().map(keep).transpose()?);
+        }
+        let new: u64 = kept.iter().flatten().map(|kept| kept.put.new_bytes).sum();
+        (outcome.bytes, outcome.cached) = (Some(new), new == 0);
+        Ok::<_, Error>(kept)
+    })?;
     let (manifest, out) = stages.run("write", |outcome| {
         let mut written = Vec::new();
-        for (volume, map) in recipe.volumes.iter().zip(&maps) {
-            let write = |map| write_volume(volume, map, &mut outputs, request, stages);
-            written.push(map.as_ref().map(write).transpose()?);
+        for (volume, kept) in recipe.volumes.iter().zip(&kept) {
+            let write = |kept| write_volume(volume, kept, &mut outputs, request, stages);
+            written.push(kept.as_ref().map(write).transpose()?);
         }
         outcome.bytes = Some(written.iter().flatten().map(|written| written.data_bytes).sum());
         let (manifest, registration) = registration::describe(recipe, lock, &written)?;
@@ -210,6 +229,8 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         outputs.text(MANIFEST, &manifest.to_text())?;
         Ok::<_, Error>((manifest, outputs.finish()?))
     })?;
+    let devices = recipe.volumes.iter().map(|volume| volume.device.to_string());
+    let stored = devices.zip(kept).filter_map(|(device, kept)| Some((device, kept?.put))).collect();
     drop(maps);
     drop(built);
     // Twenty thousand files take a while to go; the machines need not wait for that.
@@ -224,7 +245,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     };
     // It cannot fail: what stays behind is in the cache, where it does no harm.
     let _ = tidy.join();
-    Ok(Baked { manifest, out, checks })
+    Ok(Baked { manifest, out, stored, checks })
 }
 
 /// Takes away what processes that were killed left behind: in the cache, and in folders of outputs that they wrote to. What
@@ -274,14 +295,14 @@ const GRAIN_CACHE: u64 = 2 << 30;
 /// Writes a volume's raw file and its VMDK.
 fn write_volume(
     volume: &Volume,
-    map: &BlockMap,
+    kept: &Kept<'_>,
     outputs: &mut Outputs,
     request: &Request,
     stages: &Stages<'_>,
 ) -> Result<Written, Error> {
     let stem = volume.device.file_stem();
     let (raw, vmdk) = (format!("{stem}.raw"), format!("{stem}.vmdk"));
-    let blocks = block::block_ids(map)?;
+    let blocks = kept.blocks();
     let id = |number: u64| {
         let at = blocks.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(blocks[at].1)
@@ -289,20 +310,20 @@ fn write_volume(
     let grains = formats::vmdk::FileGrainCache::open(&request.cache.join("vmdk"), GRAIN_CACHE)?;
     let options = formats::VmdkOptions { cache: Some(&grains), digests: Some(&id) };
     let done = std::sync::atomic::AtomicU64::new(0);
-    let total = map.data_bytes();
+    let total = kept.put.data_bytes;
     let progress = |bytes| {
         let done = done.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
         stages.report().progress(done, Some(total), Unit::Bytes, stem);
     };
     let (raw_path, vmdk_path) = (outputs.make(&raw), outputs.make(&vmdk));
-    let (stats, compressed) = formats::write_raw_and_vmdk(map, &raw_path, &vmdk_path, &options, &progress)?;
+    let (stats, compressed) = formats::write_raw_and_vmdk(kept, &raw_path, &vmdk_path, &options, &progress)?;
     if request.explain {
         let (now, before) = (compressed.compressed_blocks, compressed.cached_blocks);
         let line =
             format!("{vmdk}: {now} blocks compressed now, {before} in an earlier bake and kept in the cache");
         stages.report().line(&line);
     }
-    Ok(Written { raw, vmdk, data_bytes: stats.written, blocks })
+    Ok(Written { raw, vmdk, data_bytes: stats.written, blocks: blocks.to_vec() })
 }
 
 /// A value as text, ending in a line break.

@@ -29,7 +29,7 @@ pub trait Report: Sync {
 /// One finished stage of a bake.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Stage {
-    /// Its name: `recipe`, `lock`, `packages`, `root file system`, `disk`, `write`, `check bios`, …
+    /// Its name: `recipe`, `lock`, `packages`, `root file system`, `disk`, `store`, `write`, `check bios`, …
     pub name: String,
     /// How long it took.
     pub seconds: f64,

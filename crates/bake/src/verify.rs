@@ -165,6 +165,8 @@ fn rebuild(
         native_dispatch: true,
         explain: false,
         check: None,
+        // Not the user's: what it knows of the first bake must not stand for what comes out of this one.
+        store: None,
         cache: what.cache.clone(),
         mirror: what.mirror.clone(),
         now: what.now,

@@ -8,7 +8,7 @@ use recipe::Arch;
 use serde_json::json;
 
 use crate::arguments::{ArchChoice, BakeArguments, CheckArguments, VerifyArguments};
-use crate::surroundings::{cache_folder, mirror, now};
+use crate::surroundings::{cache_folder, mirror, now, store_folder};
 use crate::terminal::{self, Paint, Terminal, print_json, say};
 use crate::{DONE, FAILED};
 
@@ -63,6 +63,7 @@ fn bake_one(
         native_dispatch: !arguments.no_native_dispatch,
         explain: arguments.explain,
         check: (!arguments.no_check).then(|| arguments.firmware.into()),
+        store: Some(store_folder(arguments.store.as_deref())?),
         cache: cache_folder()?,
         mirror: mirror(),
         now: now()?,
@@ -80,9 +81,19 @@ fn bake_one(
             let (size, data) = (terminal::bytes(volume.size), terminal::bytes(volume.data_bytes));
             say(format!("{}: {size}, {data} of it data; the same disk in {vmdk}", raw.display()));
         }
+        let stored = baked.stored.get(&volume.device);
+        if let Some(stored) = stored {
+            say(format!("{} {}: {}", stored.snapshot_id, stored.name, in_store(stored)));
+        }
         volumes.push(json!({
             "device": volume.device, "raw": raw, "vmdk": vmdk, "snapshot_id": volume.snapshot_id,
             "size": volume.size, "data_bytes": volume.data_bytes,
+            "blocks": stored.map_or(0, |stored| stored.blocks),
+            "new_blocks": stored.map_or(0, |stored| stored.new_blocks),
+            "new_bytes": stored.map_or(0, |stored| stored.new_bytes),
+            "stored_bytes": stored.map_or(0, |stored| stored.stored_bytes),
+            "read_bytes": stored.map_or(0, |stored| stored.read_bytes),
+            "hashed_bytes": stored.map_or(0, |stored| stored.hashed_bytes),
         }));
     }
     report_checks(&baked.checks);
@@ -92,6 +103,19 @@ fn bake_one(
         "checks": baked.checks,
     });
     Ok((value, baked.checks_hold()))
+}
+
+/// What the store did with a volume, for people.
+fn in_store(put: &store::PutReport) -> String {
+    let blocks = put.blocks;
+    match put.new_blocks {
+        _ if put.existed => format!("in the store already, all {blocks} blocks"),
+        0 => format!("in the store, none of its {blocks} blocks new"),
+        new => {
+            let stored = terminal::bytes(put.stored_bytes);
+            format!("in the store, {new} of its {blocks} blocks new, which take {stored}")
+        }
+    }
 }
 
 /// `bakehouse verify`.

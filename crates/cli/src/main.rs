@@ -70,7 +70,7 @@ fn told(result: Result<u8>, as_json: bool) -> u8 {
     let code = match error.downcast_ref::<bake::Error>() {
         Some(error) if error.is_mistake() => MISTAKE,
         None if error.is::<sandbox::EnterError>() || error.is::<init::Refused>() => MISTAKE,
-        None if error.downcast_ref().is_some_and(store::is_mistake) => MISTAKE,
+        None if error.downcast_ref().is_some_and(::store::Error::is_mistake) => MISTAKE,
         _ => FAILED,
     };
     // Most messages quote their cause already.
@@ -80,6 +80,8 @@ fn told(result: Result<u8>, as_json: bool) -> u8 {
             _ if text.contains(&cause) => text,
             _ => format!("{text}: {cause}"),
         });
+    // Mirrors, packages, scripts and guests are quoted in it.
+    let text = block::without_escapes(&text);
     let paint = Paint::on_stderr();
     let diagnostics = match error.downcast_ref() {
         Some(bake::Error::Recipe(diagnostics)) => Some(diagnostics),

@@ -26,6 +26,7 @@ pub(crate) fn shell(arguments: &ShellArguments) -> Result<u8> {
         native_dispatch: !arguments.no_native_dispatch,
         explain: false,
         check: None,
+        store: None,
         cache: cache_folder()?,
         mirror: mirror(),
         now: now()?,

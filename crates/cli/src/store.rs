@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ::store::{
-    Backend, Existing, GcOptions, GcPlan, GetOptions, Hurt, LocalBackend, PackPlan, PutOptions, PutReport,
-    Record, Source, Stat, Store, VerifyOptions, VerifyReport, Way,
+    Backend, ChosenId, Existing, GcOptions, GcPlan, GetOptions, Hurt, LocalBackend, PackPlan, PutOptions,
+    PutReport, Record, Source, Stat, Store, VerifyOptions, VerifyReport, Way,
 };
 use anyhow::Result;
 use bake::{Report, Unit};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::surroundings::{data_folder, now};
+use crate::surroundings::{now, store_folder};
 use crate::terminal::{Paint, Terminal, bytes, print, print_json, say};
 use crate::{DONE, FAILED};
 
@@ -119,26 +119,9 @@ impl ::store::Progress for Bar<'_> {
     }
 }
 
-/// Whether the user can mend it: another name, another folder, another program.
-pub(crate) fn is_mistake(error: &::store::Error) -> bool {
-    use ::store::Error as E;
-    match error {
-        E::NotAStore { .. } | E::NotEmpty { .. } | E::Newer { .. } | E::NoSnapshot { .. } => true,
-        E::BadName { .. } | E::IdTaken { .. } | E::Incomplete { .. } => true,
-        E::Image(formats::Error::Io { source, .. }) => source.kind() == std::io::ErrorKind::NotFound,
-        _ => false,
-    }
-}
-
 /// `bakehouse store`.
 pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
-    let place = match &arguments.store {
-        Some(place) => place.clone(),
-        None => data_folder()?.join("store"),
-    };
-    if place.to_string_lossy().starts_with("s3://") {
-        anyhow::bail!("{}: a store is a folder in this version", place.display());
-    }
+    let place = store_folder(arguments.store.as_deref())?;
     let backend = || -> Arc<dyn Backend> { Arc::new(LocalBackend::new(&place)) };
     let terminal = Terminal::new();
     let started = Instant::now();
@@ -157,7 +140,7 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
             let bar = Bar::new(&terminal, "put", Unit::Bytes);
             let options = PutOptions {
                 name: name.as_deref().unwrap_or(&stem),
-                id: None,
+                id: ChosenId::Derived,
                 parent: parent.map(|parent| parent.id),
                 time: now()?,
                 progress: &bar,

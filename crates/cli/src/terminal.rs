@@ -10,6 +10,7 @@ use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use anyhow::Result;
 use bake::{Report, Stage, Unit};
+use block::without_escapes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use recipe::Diagnostics;
 use serde::Serialize;
@@ -152,6 +153,8 @@ impl Report for Terminal {
     }
 
     fn progress(&self, done: u64, total: Option<u64>, unit: Unit, what: &str) {
+        // It may be a stranger's word.
+        let what = without_escapes(what);
         if let Some(bar) = &self.bar {
             match (total, unit) {
                 (Some(total), unit) => {
@@ -164,7 +167,7 @@ impl Report for Terminal {
                 (None, _) => bar.set_style(self.style(None)),
             }
             bar.set_position(done);
-            bar.set_message(what.to_owned());
+            bar.set_message(what);
             return;
         }
         let mut last = lock(&self.last_line);
@@ -186,7 +189,7 @@ impl Report for Terminal {
     }
 
     fn line(&self, text: &str) {
-        self.print(text);
+        self.print(&without_escapes(text));
     }
 
     fn diagnostics(&self, diagnostics: &Diagnostics) {

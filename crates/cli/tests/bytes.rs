@@ -98,6 +98,7 @@ fn a_recipe_has_the_last_word() {
     let out = folder.path().join("out");
     let mut bake = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
     bake.args(["bake", "--no-check", "--arch", "x86_64", "--out"]).arg(&out).arg(&recipe);
+    bake.env("BAKEHOUSE_STORE", folder.path().join("store"));
     run("the bake", &mut bake);
 
     // The root partition lies behind 1 MiB, the BIOS boot partition and the EFI system partition.
@@ -132,6 +133,7 @@ fn same_bytes(recipe: &str, arch: &str) {
     let file = recipes.join(recipe).with_extension("yaml");
     let mut first = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
     first.args(["bake", "--no-check", "--arch", arch, "--out"]).arg(&out).arg(&file);
+    first.env("BAKEHOUSE_STORE", folder.path().join("store"));
     run("the first bake", &mut first);
     vmdk_is_the_raw_disk(&out);
 

@@ -300,6 +300,7 @@ fn tried(mistake: &Mistake, number: usize, cache: &Path) -> String {
         }
     }
     let own = home.join("cache");
+    command.env("BAKEHOUSE_STORE", home.join("store"));
     command.env("BAKEHOUSE_CACHE", if mistake.packages { cache } else { &own }).env("NO_COLOR", "1");
     command.envs(mistake.set.iter().map(|(name, value)| (name, here(value))));
     let output = command.output().unwrap();

@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     match arguments[..] {
         ["put", store, file, name] => {
             let store = Store::create_with(Arc::new(LocalBackend::new(Path::new(store))), options)?;
-            let options = PutOptions { name, id: None, parent: None, time: 0, progress: &() };
+            let options =
+                PutOptions { name, id: store::ChosenId::Derived, parent: None, time: 0, progress: &() };
             println!("{:?}", store.put(Source::File(Path::new(file)), &options)?);
         }
         ["get", store, name, file] => {

@@ -202,6 +202,20 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the user can mend it: another name, another folder, another program.
+    pub fn is_mistake(&self) -> bool {
+        match self {
+            Self::NotAStore { .. } | Self::NotEmpty { .. } | Self::Newer { .. } | Self::NoSnapshot { .. } => {
+                true
+            }
+            Self::BadName { .. } | Self::IdTaken { .. } | Self::Incomplete { .. } => true,
+            Self::Image(formats::Error::Io { source, .. }) => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
 impl From<BackendError> for Error {
     fn from(error: BackendError) -> Self {
         let BackendError { place, action, source } = error;

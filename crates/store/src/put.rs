@@ -52,13 +52,25 @@ impl Progress for () {
     fn advance(&self, _: u64) {}
 }
 
+/// Which id a new snapshot gets.
+#[derive(Clone, Copy, Default)]
+pub enum ChosenId<'a> {
+    /// [`SnapshotId::derived`].
+    #[default]
+    Derived,
+    /// This one.
+    Given(SnapshotId),
+    /// One that follows from [`block::snapshot_digest`] of the volume.
+    OfDigest(&'a dyn Fn(Digest) -> SnapshotId),
+}
+
 /// How something is put.
 #[derive(Clone, Copy)]
 pub struct PutOptions<'a> {
     /// The snapshot's name: 1 to 255 bytes without control characters, no text that reads as an id.
     pub name: &'a str,
-    /// The snapshot's id; by default [`SnapshotId::derived`].
-    pub id: Option<SnapshotId>,
+    /// Which id the snapshot gets.
+    pub id: ChosenId<'a>,
     /// The snapshot that this one follows: noted, nothing more.
     pub parent: Option<SnapshotId>,
     /// Seconds since 1970: noted, nothing more.
@@ -241,7 +253,11 @@ struct Prepared {
 impl Prepared {
     fn commit(self, store: &Store, options: &PutOptions<'_>) -> Result<PutReport, Error> {
         let digest = snapshot_digest(self.size, self.blocks.iter().copied());
-        let id = options.id.unwrap_or_else(|| SnapshotId::derived(options.name, digest));
+        let id = match options.id {
+            ChosenId::Derived => SnapshotId::derived(options.name, digest),
+            ChosenId::Given(id) => id,
+            ChosenId::OfDigest(id) => id(digest),
+        };
         let (blocks, new_blocks) = (self.blocks.len() as u64, self.entries.len() as u64);
         let snapshot = Snapshot {
             id,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use block::{BLOCK_SIZE, BlockMap, BlockMapBuilder, BlockSource, Content, Origin};
 
 use crate::{
-    Error, Existing, GetOptions, LocalBackend, MemoryBackend, Options, PutOptions, PutReport, Source, Store,
-    Way,
+    ChosenId, Error, Existing, GetOptions, LocalBackend, MemoryBackend, Options, PutOptions, PutReport,
+    Source, Store, Way,
 };
 
 mod collect;
@@ -23,7 +23,7 @@ pub(crate) fn small() -> Options {
 }
 
 pub(crate) fn named(name: &str) -> PutOptions<'_> {
-    PutOptions { name, id: None, parent: None, time: 1_700_000_000, progress: &() }
+    PutOptions { name, id: ChosenId::Derived, parent: None, time: 1_700_000_000, progress: &() }
 }
 
 /// Bytes that neither repeat nor compress.
@@ -168,7 +168,7 @@ fn a_name_means_the_newest_and_a_wrong_one_is_helped() {
 fn an_id_belongs_to_one_content() {
     let (_, store) = memory();
     let id = "snap-0123456789abcdef0".parse().unwrap();
-    let options = PutOptions { id: Some(id), ..named("one") };
+    let options = PutOptions { id: ChosenId::Given(id), ..named("one") };
     let (one, two) = (disk(BLOCK_SIZE, &[(0, text(1, 9))]), disk(BLOCK_SIZE, &[(0, text(2, 9))]));
     assert_eq!(store.put(Source::Disk(&one), &options).unwrap().snapshot_id, id);
     assert!(store.put(Source::Disk(&one), &options).unwrap().existed);

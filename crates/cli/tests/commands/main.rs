@@ -17,6 +17,7 @@ use serde_json::Value;
 fn bakehouse(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
     command.args(arguments).current_dir(folder).env("BAKEHOUSE_CACHE", folder.join("cache"));
+    command.env("BAKEHOUSE_STORE", folder.join("store"));
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM", "CI"] {
         command.env_remove(name);
     }

@@ -138,7 +138,8 @@ fn a_limit_of_file_sizes_is_told() {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "ulimit -f 1000; exec \"$@\"", "sh"]);
     let plain = tiny.command(&[]);
-    command.arg(plain.get_program()).args(plain.get_args()).env("BAKEHOUSE_CACHE", &tiny.cache);
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.env("BAKEHOUSE_CACHE", &tiny.cache).env("BAKEHOUSE_STORE", tiny.cache.join("store"));
     said(command).tells(1, &["big 1: ", "File too large", "help: ", "ulimit -f"]);
     tiny.left_nothing();
 }

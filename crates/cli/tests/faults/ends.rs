@@ -181,7 +181,8 @@ fn interrupted() {
     let mut command = Command::new("/bin/sh");
     let plain = small.command(&out);
     command.args(["-c", "trap '' INT; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
-    command.env("BAKEHOUSE_CACHE", &small.cache).env(MARK, &small.mark);
+    command.env("BAKEHOUSE_CACHE", &small.cache).env("BAKEHOUSE_STORE", small.cache.join("store"));
+    command.env(MARK, &small.mark);
     let mut bake = Running::start(command);
     bake.until("] root file system …");
     bake.signal(Signal::INT);

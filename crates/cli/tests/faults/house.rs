@@ -87,7 +87,7 @@ impl Said {
 /// The program with a cache.
 pub(crate) fn bakehouse(cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
-    command.env("BAKEHOUSE_CACHE", cache).stdin(Stdio::null());
+    command.env("BAKEHOUSE_CACHE", cache).env("BAKEHOUSE_STORE", cache.join("store")).stdin(Stdio::null());
     command
 }
 

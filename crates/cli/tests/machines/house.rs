@@ -82,6 +82,7 @@ impl House {
     pub(crate) fn bakehouse(&self, arguments: &[&OsStr]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
         command.args(arguments).env("BAKEHOUSE_CACHE", &self.cache);
+        command.env("BAKEHOUSE_STORE", self.folder.path().join("store"));
         command
     }
 

@@ -68,6 +68,7 @@ pub(crate) fn same_bytes(house: &House) {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "umask 077; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_bakehouse"), "bake", "--locked"]);
     command.args(["--no-check", "--out"]).arg(&out).arg("hello-web.yaml").current_dir(&elsewhere);
+    command.env("BAKEHOUSE_STORE", house.folder("another store"));
     command.env("BAKEHOUSE_CACHE", &cache).env("TZ", "Asia/Tokyo").env("LC_ALL", "de_DE.UTF-8");
     let started = Instant::now();
     let output = command.env("RAYON_NUM_THREADS", "1").output().unwrap();

@@ -61,6 +61,7 @@ pub(crate) fn ingredients(recipe: &Path) -> Ingredients {
         native_dispatch: true,
         explain: false,
         check: None,
+        store: None,
         cache: cache_folder(),
         mirror: mirror(),
         now: now(),

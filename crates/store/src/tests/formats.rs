@@ -109,7 +109,7 @@ fn make_golden(backend: Arc<dyn crate::Backend>) {
         .put(
             Source::Map(&golden_disks()[1].1),
             &PutOptions {
-                id: Some("snap-00000000000000001".parse().unwrap()),
+                id: ChosenId::Given("snap-00000000000000001".parse().unwrap()),
                 parent: Some(store.find("one").unwrap().id),
                 ..named("child")
             },

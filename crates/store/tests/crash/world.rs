@@ -176,7 +176,13 @@ impl Program {
 
     fn put_as(&self, image: &Arc<Image>, known: bool) -> Result<PutReport, Error> {
         let map = image.map();
-        let options = PutOptions { name: &image.name, id: None, parent: None, time: 0, progress: &() };
+        let options = PutOptions {
+            name: &image.name,
+            id: store::ChosenId::Derived,
+            parent: None,
+            time: 0,
+            progress: &(),
+        };
         let source = if known { Source::Map(&map) } else { Source::Disk(&map) };
         self.world.ledger.begins(image);
         let report = self.store.put(source, &options)?;

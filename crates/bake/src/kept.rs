@@ -97,3 +97,85 @@ impl store::Progress for Told<'_> {
         self.report.progress(done, Some(self.total.load(Ordering::Relaxed)), Unit::Bytes, self.what);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use block::{BLOCK_SIZE, BlockMapBuilder, Content, Origin};
+    use recipe::Arch;
+
+    use super::*;
+
+    struct Quiet;
+
+    impl Report for Quiet {
+        fn started(&self, _: &str) {}
+        fn progress(&self, _: u64, _: Option<u64>, _: Unit, _: &str) {}
+        fn line(&self, _: &str) {}
+        fn finished(&self, _: &crate::Stage) {}
+    }
+
+    fn recipe(folder: &Path, version: &str) -> Recipe {
+        let path = folder.join("recipe.yaml");
+        let text = format!(
+            "name: web\nversion: {version}\nvolumes: [{{device: /dev/sda1, root: true, size: 1GiB}}]\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let source = recipe::load(&path, &recipe::LoadOptions::default()).unwrap();
+        source.for_arch(Arch::Aarch64).unwrap()
+    }
+
+    /// A disk with a file in the middle of its third block, and more of it at the end.
+    fn disk(end: u8) -> BlockMap {
+        let mut builder = BlockMapBuilder::new();
+        let place = |bytes: Vec<u8>| (Content::from_bytes(bytes), Origin::Structure("test"));
+        let (file, origin) = place((0..200_000u32).map(|at| (at * at / 7) as u8).collect());
+        builder.push_all(2 * BLOCK_SIZE + 12_288, file, origin);
+        let (file, origin) = place(vec![end; 5000]);
+        builder.push_all((1 << 30) - 5000, file, origin);
+        builder.finish(1 << 30).unwrap()
+    }
+
+    #[test]
+    fn a_volume_is_kept_once_and_reads_as_its_layout() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder.path().join("store")).unwrap();
+        let stages = Stages::new(&Quiet);
+        let keep = |version, disk: &BlockMap| {
+            let recipe = recipe(folder.path(), version);
+            let volume = recipe.root_volume().unwrap();
+            let kept = keep(&store, &recipe, volume, disk, 1_700_000_000, &stages).unwrap();
+            let home = Home::default();
+            let registered = catalog::SnapshotId::local(
+                &home,
+                &recipe.image_name,
+                recipe.arch.ec2(),
+                &volume.device,
+                kept.put.digest,
+            );
+            assert_eq!(kept.put.snapshot_id.to_string(), registered.to_string());
+            assert_eq!(kept.blocks(), block::block_ids(disk).unwrap());
+            assert!(kept.data().eq(disk.data()));
+            let (mut ours, mut theirs) = (vec![1; 1 << 20], vec![2; 1 << 20]);
+            for offset in [0, 2 * BLOCK_SIZE + 100_000, (1 << 30) - (1 << 20)] {
+                kept.read_at(offset, &mut ours).unwrap();
+                disk.read_at(offset, &mut theirs).unwrap();
+                assert!(ours == theirs, "from byte {offset} on");
+            }
+            kept.put
+        };
+        let first = keep("1", &disk(1));
+        assert_eq!(first.name, "web-1/aarch64/sda1");
+        assert_eq!((first.blocks, first.new_blocks, first.hashed_bytes), (2, 2, 2 * BLOCK_SIZE));
+        let again = keep("1", &disk(1));
+        assert!(again.existed);
+        assert_eq!((again.new_blocks, again.read_bytes, again.hashed_bytes), (0, 0, 0));
+        // Another version of the image is a snapshot of its own, of the same blocks.
+        let renamed = keep("2", &disk(1));
+        assert!(!renamed.existed && renamed.snapshot_id != first.snapshot_id);
+        assert_eq!((renamed.new_blocks, renamed.read_bytes, renamed.hashed_bytes), (0, 0, 0));
+        // What differs is read, the rest is known.
+        let changed = keep("2", &disk(9));
+        assert_eq!((changed.blocks, changed.new_blocks), (2, 1));
+        assert_eq!((changed.read_bytes, changed.hashed_bytes), (5000, BLOCK_SIZE));
+    }
+}

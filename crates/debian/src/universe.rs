@@ -214,7 +214,8 @@ impl Universe {
         // Newest first; of equal versions the one read first.
         for ids in names.values_mut().filter(|ids| ids.len() > 1) {
             ids.sort_by(|a, b| compare(self.version(*b), self.version(*a)).then_with(|| a.cmp(b)));
-            ids.dedup_by(|later, earlier| self.version(*later) == self.version(*earlier));
+            // `1.0` and `1.00` are two ways to write one version.
+            ids.dedup_by(|later, earlier| compare(self.version(*later), self.version(*earlier)).is_eq());
         }
         self.by_name = names;
         self.providers = providers;

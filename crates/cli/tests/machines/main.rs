@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             tally.test("mistakes_are_told_and_leave_nothing", || program::mistakes(&house));
             tally.test("an_image_is_baked_boots_and_is_checked", || program::bake(&house));
             tally.test("independent_checkers_find_no_fault", || checkers::image(&house));
+            tally.test("the_store_has_the_image_and_gives_it_back", || program::in_store(&house));
             tally.test("the_same_lock_gives_the_same_bytes", || program::same_bytes(&house));
             tally.test("a_check_that_fails_is_told_and_changes_nothing", || program::failing_check(&house));
             tally.test("a_machine_that_cannot_boot_tells_where_it_stopped", || program::no_boot(&house));

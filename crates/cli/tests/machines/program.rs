@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::Instant;
 
 use block::Hasher;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::house::{ESP, House, Image, ROOT, partition, succeeds, text, within};
 use crate::shapes::assert_documented;
@@ -56,6 +56,34 @@ pub(crate) fn bake(house: &House) {
         image.progress.lines().any(|line| line.starts_with("[ ") && line.contains(" s] root file system"))
     );
     assert!(!image.progress.contains(['\u{1b}', '\r']), "{}", image.progress);
+}
+
+pub(crate) fn in_store(house: &House) {
+    let image = house.hello(&["--no-check"]);
+    let told: Value = serde_json::from_str(&image.json).unwrap();
+    let volume = &told["volumes"][0];
+    let registration: Value =
+        serde_json::from_slice(&fs::read(image.out.join("register-image.json")).unwrap()).unwrap();
+    let id = volume["snapshot_id"].as_str().unwrap();
+    assert_eq!(registration["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"], id);
+    let store = |arguments: &[&str]| -> Value {
+        let mut all: Vec<&OsStr> = vec!["store".as_ref(), "--json".as_ref()];
+        all.extend(arguments.iter().map(OsStr::new));
+        let output = house.bakehouse(&all).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let listed = store(&["ls"]);
+    let ours =
+        listed["snapshots"].as_array().unwrap().iter().find(|entry| entry["snapshot_id"] == id).unwrap();
+    assert_eq!(ours["name"], "hello-web-1.0.0/x86_64/xvda");
+    assert_eq!((&ours["size"], &ours["blocks"]), (&volume["size"], &volume["blocks"]));
+    let file = house.folder("from the store").join("disk.raw");
+    store(&["get", id, file.to_str().unwrap()]);
+    assert_eq!(digest(&file), digest(&image.disk()));
+    let verified = store(&["verify"]);
+    assert_eq!((&verified["damaged"], &verified["lies"]), (&json!([]), &json!([])), "{verified:#}");
+    fs::remove_file(file).unwrap();
 }
 
 pub(crate) fn same_bytes(house: &House) {

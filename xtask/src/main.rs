@@ -153,6 +153,7 @@ fn ci() -> Result<()> {
     stale()?;
     println!("xtask: generated files are up to date");
     dependencies::have_reasons(root())?;
+    dependencies::deny(root(), &target_folder())?;
     if fuzz(&["--minutes".into(), "1".into()])? != ExitCode::SUCCESS {
         bail!("a fuzz target fails (see above)");
     }

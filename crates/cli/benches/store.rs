@@ -3,8 +3,10 @@
 //!
 //! `--runs N` says how often each is measured (default 5); `--images A,B,C` takes raw images of one's own instead of the
 //! series that is baked here: an image, the same with one line changed, the same after security updates, a sibling with
-//! more packages; `--desync PROGRAM` names desync, which the suite of the tools has no package of. All programs are run as a user runs them; pages are warm, everything is written back before each
-//! measurement, and what a program syncs itself is in its time: ours syncs all that it commits.
+//! more packages; `--desync PROGRAM` names desync, which the suite of the tools has no package of; `--only NAME` leaves out the
+//! others; `--patience SECONDS` measures those once whose first turn takes longer, and says so. All programs are run as a
+//! user runs them; pages are warm, everything is written back before each measurement, and what a program syncs itself is in its
+//! time: ours syncs all that it commits.
 #![allow(clippy::print_stdout, reason = "a bench tells its results there")]
 
 #[path = "../tests/peer/peers.rs"]
@@ -34,6 +36,8 @@ fn main() {
     };
     let runs: usize =
         value("--runs").map_or(5, |number| number.parse().expect("--runs wants a number of turns"));
+    let patience: f64 = value("--patience")
+        .map_or(f64::INFINITY, |seconds| seconds.parse().expect("--patience wants a number of seconds"));
     let cache = cache_folder();
     println!("tools, fetched where they are not in the cache:");
     let tools = stores(&cache);
@@ -63,6 +67,12 @@ fn main() {
             floor.push(seconds);
         }
         for (contender, results) in contenders.iter().zip(&mut results) {
+            if results
+                .iter()
+                .any(|run: &Run| run.steps.iter().map(|step| step.seconds).sum::<f64>() > patience)
+            {
+                continue;
+            }
             let folder = work.path().join("turn");
             fs::create_dir(&folder).unwrap();
             let run = contender.run(&images, &folder);
@@ -167,11 +177,13 @@ fn series(cache: &Path) -> Vec<Image> {
                 .args(["bake", "--no-check", "--arch", "x86_64", "--out"])
                 .args([&out, &recipe])
                 .env("BAKEHOUSE_CACHE", cache)
+                .env("BAKEHOUSE_STORE", folder.join("store"))
                 .stderr(Stdio::null())
                 .status();
             assert!(status.unwrap().success(), "{} could not be baked", recipe.display());
             fs::rename(out.join("xvda.raw"), &path).unwrap();
             fs::remove_dir_all(&out).unwrap();
+            fs::remove_dir_all(folder.join("store")).unwrap();
         }
         images.push(Image::named(name, &path));
     }
@@ -480,7 +492,8 @@ fn report(
             (own, _) if contender.name == OURS => format!("{own:.2}"),
             (theirs, ours) => format!("{theirs:.2}, {:.1} ×", theirs / ours),
         });
-        println!("| {} | {} |", contender.name, cells.collect::<Vec<_>>().join(" | "));
+        let once = if runs.len() < results[0].len() { " (one run)" } else { "" };
+        println!("| {}{once} | {} |", contender.name, cells.collect::<Vec<_>>().join(" | "));
     }
     println!("\nGrowth of the store, MB:\n\n| | {} |", columns[..=images.len()].join(" | "));
     println!("| --- |{}", " ---: |".repeat(images.len() + 1));

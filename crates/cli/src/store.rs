@@ -154,6 +154,11 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
         StoreCommand::Get { snapshot, file } => {
             let store = Store::open(backend())?;
             let record = store.find(snapshot)?;
+            let own = place.canonicalize()?;
+            let inside = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&own));
+            if inside(file) || file.parent().is_some_and(inside) {
+                return Err(::store::Error::InStore { path: file.clone() }.into());
+            }
             let bar = Bar::new(&terminal, "get", Unit::Bytes);
             let options = GetOptions { existing: Existing::Update, sync: true, progress: &bar };
             let got = store.get(&record, file, &options);
@@ -196,7 +201,7 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
                 (Ok(plan), true) => Ok((plan, None)),
                 (Ok(plan), false) => {
                     let options = GcOptions { wait: !no_wait, progress: &bar };
-                    store.execute_gc(&plan, &options).map(|report| (plan, Some(report)))
+                    store.execute_gc(&options).map(|report| (plan, Some(report)))
                 }
                 (Err(error), _) => Err(error),
             };
@@ -257,26 +262,46 @@ fn verify(
     json: bool,
     terminal: &Terminal,
 ) -> Result<u8> {
-    let (opened, rebuilt) = match Store::open(backend.clone()) {
-        Err(::store::Error::RootLost { .. }) if repair => {
+    use ::store::Error as E;
+    let (opened, mut rebuilt) = match Store::open(backend.clone()) {
+        Err(E::RootLost { .. } | E::NotAStore { .. }) if repair => {
             let rebuilt = Store::rebuild(&backend)?;
-            (Store::open(backend)?, Some(rebuilt))
+            (Store::open(backend.clone())?, Some(rebuilt))
         }
         opened => (opened?, None),
     };
     let bar = Bar::new(terminal, "verify", Unit::Bytes);
-    let report = opened.verify(&VerifyOptions { part, quarantine: repair, progress: &bar });
+    let options = VerifyOptions { part, quarantine: repair, progress: &bar };
+    let mut report = opened.verify(&options);
+    // Tables and lists can be made anew from packs and snapshots.
+    let is_list = |object: &::store::DamagedObject| {
+        ["index/", "catalog/", "origins/", "claims/"].iter().any(|folder| object.key.starts_with(folder))
+    };
+    let hurt = match &report {
+        Ok(report) => report.objects.iter().any(is_list),
+        Err(error) => matches!(error, E::Format { .. } | E::Missing { .. }),
+    };
+    if repair && hurt && rebuilt.is_none() {
+        rebuilt = Some(Store::rebuild(&backend)?);
+        report = opened.verify(&options);
+    }
     terminal.close();
     let report = report?;
+    let lost = rebuilt.as_ref().is_some_and(|rebuilt| !rebuilt.unreadable.is_empty());
     let rebuilt = rebuilt.map(|rebuilt| {
         say(format!("made a new root: {} snapshots, {} packs", rebuilt.snapshots, rebuilt.packs));
+        for object in &rebuilt.unreadable {
+            say(format!("could not be read for it: {}: {}", object.key, object.why));
+        }
+        let unreadable =
+            rebuilt.unreadable.iter().map(|object| json!({"key": object.key, "why": object.why}));
         json!({
             "packs": rebuilt.packs, "blocks": rebuilt.blocks, "snapshots": rebuilt.snapshots,
-            "found_snapshots": rebuilt.found_snapshots,
+            "found_snapshots": rebuilt.found_snapshots, "unreadable": unreadable.collect::<Vec<_>>(),
         })
     });
     show(json, verify_json(&report, rebuilt), || verify_text(&report))?;
-    Ok(if report.is_whole() { DONE } else { FAILED })
+    Ok(if report.is_whole() && !lost { DONE } else { FAILED })
 }
 
 fn put_json(put: &PutReport, seconds: f64) -> Value {

@@ -74,17 +74,16 @@ fn main() -> Result<(), Box<dyn Error>> {
             );
         }
     }
-    let half: Vec<_> = store.list()?.iter().step_by(2).map(|record| record.id).collect();
+    // The first half: of packs that are partly needed there is but one, whose blocks have no bytes to copy.
+    let half: Vec<_> = store.list()?.iter().take(snapshots as usize / 2).map(|record| record.id).collect();
     let begin = Instant::now();
     store.forget(&half)?;
     println!("forgot {} in {:.2} s", half.len(), begin.elapsed().as_secs_f64());
     let begin = Instant::now();
-    let plan = store.plan_gc(&())?;
+    store.plan_gc(&())?;
     let planned = begin.elapsed();
     let begin = Instant::now();
-    // Packs that are partly needed would be copied, and these have no bytes.
-    let plan = store::GcPlan { rewritten: Vec::new(), ..plan };
-    let report = store.execute_gc(&plan, &GcOptions { wait: true, progress: &() })?;
+    let report = store.execute_gc(&GcOptions { wait: true, progress: &() })?;
     println!(
         "planned in {:.2} s, swept {} packs in {:.2} s, peak {} MiB",
         planned.as_secs_f64(),

@@ -113,6 +113,18 @@ impl Store {
             if entries.iter().any(|(id, place)| state.is_quarantined(id, &place.pack)) {
                 return Err(Error::Overtaken);
             }
+            // Nor may a block be counted on that was found damaged since the put began.
+            let known = |id: &Digest| entries.binary_search_by_key(id, |(id, _)| *id).is_ok();
+            for (_, id) in &snapshot.blocks {
+                let noted = || state.root.quarantine.iter().any(|quarantined| quarantined.id == *id);
+                if !state.root.quarantine.is_empty()
+                    && noted()
+                    && !known(id)
+                    && !state.has(&*self.backend, id)?
+                {
+                    return Err(Error::Overtaken);
+                }
+            }
             let records = self.records(&state)?;
             let twin = records.iter().find(|other| other.id == record.id);
             if let Some(twin) = twin.filter(|twin| twin.digest != record.digest) {
@@ -121,6 +133,15 @@ impl Store {
             let mut objects = Objects::default();
             let mut root = state.root.clone();
             root.sequence += 1;
+            // One whose map is lost is no snapshot: this one takes its place.
+            let is_lost = |twin: &&Record| {
+                matches!(self.snapshot(twin), Err(Error::Format { .. } | Error::Missing { .. }))
+            };
+            let lost = twin.filter(|twin| twin.object != object || !unclear).filter(is_lost);
+            if lost.is_some() {
+                self.strike(&mut root, &mut objects, |id| id == record.id)?;
+            }
+            let twin = twin.filter(|_| lost.is_none());
             // A snapshot that can be seen need not be durable yet: its own writer may still wait for that, or have
             // failed. Another swap makes it so.
             let applied = unclear && twin.is_some_and(|twin| twin.object == object);

@@ -112,6 +112,14 @@ pub enum Error {
         /// The nearest name or id that there is.
         nearest: Option<String>,
     },
+    /// No snapshot is that large.
+    #[error("the volume has {size} bytes; a snapshot has {most} at the most")]
+    TooLarge {
+        /// The volume's size.
+        size: u64,
+        /// The largest that can be kept.
+        most: u64,
+    },
     /// Another snapshot has the id.
     #[error("{id} is taken: it belongs to {name:?}, whose content differs")]
     IdTaken {
@@ -147,6 +155,12 @@ pub enum Error {
     )]
     Changed {
         /// The file.
+        path: PathBuf,
+    },
+    /// The image would be written among the store's own files.
+    #[error("{}: this is inside the store itself; write the image elsewhere", path.display())]
+    InStore {
+        /// The image.
         path: PathBuf,
     },
     /// An image was being updated when its writer was interrupted.
@@ -209,7 +223,11 @@ impl Error {
             Self::NotAStore { .. } | Self::NotEmpty { .. } | Self::Newer { .. } | Self::NoSnapshot { .. } => {
                 true
             }
-            Self::BadName { .. } | Self::IdTaken { .. } | Self::Incomplete { .. } => true,
+            Self::BadName { .. }
+            | Self::InStore { .. }
+            | Self::TooLarge { .. }
+            | Self::IdTaken { .. }
+            | Self::Incomplete { .. } => true,
             Self::Image(formats::Error::Io { source, .. }) => source.kind() == io::ErrorKind::NotFound,
             _ => false,
         }

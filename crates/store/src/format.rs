@@ -17,6 +17,7 @@ pub use claims::{ClaimRun, ClaimedContent, Claims};
 pub use pack::{Codec, PACK_ENTRY, PACK_FOOTER, PACK_HEADER, Pack, PackEntry, PackFooter};
 pub(crate) use pack::{PackIndexBuilder, pack_header};
 pub use root::{Catalog, Condemned, LayerRef, Quarantined, Root};
+pub(crate) use snapshot::MAX_SIZE;
 pub use snapshot::{Record, Snapshot, SnapshotId, SnapshotIdError};
 pub use table::{BlockPlace, Table, TableKind, merge_tables};
 pub(crate) use table::{TableWriter, origin_entry};

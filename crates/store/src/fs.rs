@@ -28,6 +28,17 @@ impl From<Vec<u8>> for Bytes {
     }
 }
 
+impl Bytes {
+    /// Makes sure that all of it can be read now. What is mapped is read by the kernel first: a page that the disk cannot
+    /// give is an error here, and would end the process later.
+    pub fn can_be_read(&self) -> io::Result<()> {
+        match &*self.0 {
+            Store::Mapped(map) => map.populate(),
+            Store::Memory(_) => Ok(()),
+        }
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 
@@ -172,8 +183,8 @@ impl HostFile {
     }
 }
 
-/// A file smaller than this is read rather than mapped.
-const MAP_FROM: u64 = 64 * 1024;
+/// A file smaller than this is read rather than mapped: a page that the disk cannot give is an error then, not the process's end.
+const MAP_FROM: u64 = 16 << 20;
 
 impl FileHandle for HostFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {

@@ -56,7 +56,7 @@ impl GcPlan {
     /// Bytes that are free when all is done: on a folder at once, on an object store when two more collections have gone by.
     pub fn freed_bytes(&self) -> u64 {
         let packs = self.unneeded.iter().chain(&self.rewritten);
-        packs.map(|pack| pack.bytes - pack.needed_bytes).sum::<u64>()
+        packs.map(|pack| pack.bytes.saturating_sub(pack.needed_bytes)).sum::<u64>()
             + self.leftovers.iter().map(|it| it.len).sum::<u64>()
     }
 
@@ -105,11 +105,13 @@ impl Store {
     /// Takes snapshots out of the store; their blocks are freed by the next collection. Gives what they were.
     pub fn forget(&self, ids: &[SnapshotId]) -> Result<Vec<Record>, Error> {
         let _held = self.lock_shared()?;
+        let wanted: HashSet<SnapshotId> = ids.iter().copied().collect();
         let mut forgotten = Vec::new();
         let mut unclear = None;
         for _ in 0..ATTEMPTS {
             let (state, records) = self.on_fresh_state(|state| Ok((state.clone(), self.records(state)?)))?;
-            let found: Vec<Record> = records.into_iter().filter(|record| ids.contains(&record.id)).collect();
+            let found: Vec<Record> =
+                records.into_iter().filter(|record| wanted.contains(&record.id)).collect();
             if unclear.is_none() {
                 if let Some(id) = ids.iter().find(|id| !found.iter().any(|record| record.id == **id)) {
                     return Err(Error::NoSnapshot {
@@ -122,22 +124,7 @@ impl Store {
             }
             let mut root = Root { sequence: state.root.sequence + 1, ..state.root.clone() };
             let mut objects = Objects::default();
-            root.recent.retain(|record| !ids.contains(&record.id));
-            let mut catalog = Vec::new();
-            for page in &root.catalog {
-                let mut records = self.load_catalog(page.name)?.0;
-                let before = records.len();
-                records.retain(|record| !ids.contains(&record.id));
-                match records.len() {
-                    0 => {}
-                    len if len == before => catalog.push(*page),
-                    len => {
-                        let name = objects.add(Folder::Catalog, root.generation, Catalog(records).write());
-                        catalog.push(LayerRef { name, count: len as u64 });
-                    }
-                }
-            }
-            root.catalog = catalog;
+            self.strike(&mut root, &mut objects, |id| wanted.contains(&id))?;
             objects.write(&*self.backend)?;
             match self.swap(&state, &root) {
                 Swapped::Done => {
@@ -149,6 +136,32 @@ impl Store {
             }
         }
         Err(unclear.unwrap_or_else(|| Error::Busy { place: self.place() }))
+    }
+
+    /// Takes snapshots off the list.
+    pub(crate) fn strike(
+        &self,
+        root: &mut Root,
+        objects: &mut Objects,
+        is_struck: impl Fn(SnapshotId) -> bool,
+    ) -> Result<(), Error> {
+        root.recent.retain(|record| !is_struck(record.id));
+        let mut catalog = Vec::new();
+        for page in &root.catalog {
+            let mut records = self.load_catalog(page.name)?.0;
+            let before = records.len();
+            records.retain(|record| !is_struck(record.id));
+            match records.len() {
+                0 => {}
+                len if len == before => catalog.push(*page),
+                len => {
+                    let name = objects.add(Folder::Catalog, root.generation, Catalog(records).write());
+                    catalog.push(LayerRef { name, count: len as u64 });
+                }
+            }
+        }
+        root.catalog = catalog;
+        Ok(())
     }
 
     /// What a collection would do now. Changes nothing. An error when anything that the store names cannot be read: nothing is
@@ -222,12 +235,12 @@ impl Store {
         })
     }
 
-    /// Executes a plan. When the store has changed since, it is made anew first.
+    /// Frees what no snapshot needs, by a plan like that of [`Store::plan_gc`] that is made of what is there now.
     ///
     /// With the store's lock to itself (on a folder, while nobody writes) it frees at once. Without, it moves the store one
     /// generation on, condemns what is not needed, and deletes what an earlier collection condemned and still nobody
     /// needs: see the crate's documentation for why that is safe.
-    pub fn execute_gc(&self, plan: &GcPlan, options: &GcOptions<'_>) -> Result<GcReport, Error> {
+    pub fn execute_gc(&self, options: &GcOptions<'_>) -> Result<GcReport, Error> {
         let held = self.backend.lock(LockKind::Exclusive, options.wait)?;
         let alone = matches!(held, Locked::Held(_));
         // While others write, this collector is a writer too: one that holds the lock alone must wait for it.
@@ -238,10 +251,7 @@ impl Store {
                 let records = self.records(state)?;
                 options.progress.begin(records.len() as u64);
                 let marks = Marks::of(self, state, &records, options.progress)?;
-                let fresh = match plan.sequence == state.root.sequence {
-                    true => plan.clone(),
-                    false => self.plan(state, &records, &marks)?,
-                };
+                let fresh = self.plan(state, &records, &marks)?;
                 let few_tables = state.index().len() <= MANY_TABLES;
                 if fresh.is_empty() && state.root.condemned.is_empty() && few_tables {
                     return Ok(None);
@@ -270,7 +280,11 @@ impl Store {
         alone: bool,
     ) -> Result<(Swapped, Finished), Error> {
         let old = &state.root;
-        let mut root = Root { sequence: old.sequence + 1, generation: old.generation + 1, ..old.clone() };
+        // Whoever is alone deletes what a writer that the lock did not keep out, as on some network file systems, may count on. Two
+        // generations on, such a writer cannot commit.
+        let step = if alone { 2 } else { 1 };
+        let mut root =
+            Root { sequence: old.sequence + 1, generation: old.generation.wrapping_add(step), ..old.clone() };
         let mut report = GcReport::default();
         let copied = self.copy(state, marks, plan, &mut report)?;
         // A pack that has a needed block which was not copied stays.

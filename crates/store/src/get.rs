@@ -1,6 +1,6 @@
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -81,7 +81,12 @@ impl Store {
     /// A new file appears complete or not at all. See [`Existing`] for a file that is there.
     pub fn get(&self, record: &Record, path: &Path, options: &GetOptions<'_>) -> Result<GetReport, Error> {
         let snapshot = self.snapshot(record)?;
-        let there = options.existing == Existing::Update && path.is_file();
+        // The file itself, so that the mark lies beside it whichever link it is reached by.
+        let found = path.canonicalize();
+        let path = found.as_deref().unwrap_or(path);
+        // A file that has other names as well is left to those: they may be somebody's copies.
+        let is_alone = || path.metadata().is_ok_and(|it| it.nlink() == 1);
+        let there = options.existing == Existing::Update && path.is_file() && is_alone();
         let report = if there {
             self.update(&snapshot, path, options)?
         } else {
@@ -95,12 +100,10 @@ impl Store {
             finish(target, options)?;
             report
         };
-        match std::fs::remove_file(marker(path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(target_error(&marker(path), "removing the mark")(error))
-            }
-            _ => Ok(report),
+        if is_mark(&marker(path)) {
+            std::fs::remove_file(marker(path)).map_err(target_error(&marker(path), "removing the mark"))?;
         }
+        Ok(report)
     }
 
     /// Writes what differs.
@@ -112,6 +115,12 @@ impl Store {
         if ioctl_ficlone(clone.file(), &source).is_ok() {
             let failed = |error| write_error(error, path, snapshot.size, 0);
             clone.file().set_len(snapshot.size).map_err(failed)?;
+            // It takes the old one's place: who may read it stays as it is.
+            let like = source.metadata().map_err(target_error(path, "looking at the image"))?;
+            let kept = clone.file().set_permissions(like.permissions());
+            kept.map_err(target_error(path, "giving the new image the old one's mode"))?;
+            // Another owner's only root can keep.
+            let _ = std::os::unix::fs::fchown(clone.file(), Some(like.uid()), Some(like.gid()));
             let report = self.fill(snapshot, path, clone.file(), &items, None, Way::Cloned, options)?;
             finish(clone, options)?;
             return Ok(report);
@@ -122,6 +131,10 @@ impl Store {
             .write(true)
             .open(path)
             .map_err(target_error(path, "opening the image"))?;
+        if let Err(std::fs::TryLockError::WouldBlock) = image.try_lock() {
+            let source = io::Error::new(io::ErrorKind::ResourceBusy, "another `store get` writes to it");
+            return Err(target_error(path, "locking the image")(source));
+        }
         let mark = Mark { path, snapshot, made: Mutex::new(false) };
         if old.len() != snapshot.size {
             mark.make()?;
@@ -129,7 +142,7 @@ impl Store {
         }
         let report = self.fill(snapshot, path, &image, &items, Some(&mark), Way::InPlace, options)?;
         let made = *guard(&mark.made);
-        if made || options.sync {
+        if made || options.sync || is_mark(&marker(path)) {
             // The mark may go only when the image is durable.
             image.sync_all().map_err(target_error(path, "syncing the image"))?;
         }
@@ -238,6 +251,16 @@ pub(crate) fn marker(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// How a mark's second line begins.
+const MARK: &str = "is being made into ";
+
+/// Whether a file is a mark that an update left.
+pub(crate) fn is_mark(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(8192).read_to_end(&mut start));
+    read.is_ok() && String::from_utf8_lossy(&start).lines().nth(1).is_some_and(|line| line.starts_with(MARK))
+}
+
 struct Mark<'a> {
     path: &'a Path,
     snapshot: &'a Snapshot,
@@ -253,11 +276,16 @@ impl Mark<'_> {
         }
         let path = marker(self.path);
         let text = format!(
-            "{}\nis being made into {} ({}) and is neither what it was nor that. If nobody is at it any more, get the snapshot again.\n",
+            "{}\n{MARK}{} ({}) and is neither what it was nor that. If nobody is at it any more, get the snapshot again.\n",
             self.path.display(),
             self.snapshot.id,
             self.snapshot.name
         );
+        if path.exists() && !is_mark(&path) {
+            let source =
+                io::Error::new(io::ErrorKind::AlreadyExists, "a file of that name is there and is no mark");
+            return Err(target_error(&path, "marking the image as incomplete")(source));
+        }
         let written = File::create(&path).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()

@@ -56,7 +56,7 @@
 //!    whose answer is an error may have come about: its author looks for its effect and swaps once more, so that what it reports is durable.
 //! 3. What the root does not name may be deleted, and nothing else. But a writer counts on blocks that the root named when it began, and
 //!    on objects that it wrote and the root does not name yet. Hence generations: every collection that changes anything moves
-//!    the store from generation g to g + 1. A writer remembers the generation in which it began, and its commit fails once the store is two
+//!    the store from generation g to g + 1, or to g + 2 when it has the store to itself (6). A writer remembers the generation in which it began, and its commit fails once the store is two
 //!    further ([`Error::Overtaken`]; `put` then begins again).
 //! 4. A collection marks all blocks of all snapshots. Packs without a marked block are *condemned*: the new root lists them, and who begins from
 //!    then on treats their blocks as absent. They are deleted by a later collection if they are still unmarked then: it moves
@@ -65,7 +65,9 @@
 //! 5. Objects that the index never knew, of writers under way or interrupted, carry their writer's generation in their names: two generations
 //!    later nobody can commit them.
 //! 6. On a folder a collection holds the store's lock alone (`flock`; writers share it from before they read the root until after their commit). Then there are
-//!    no writers, and what is not marked is deleted at once, after the root that no longer names it is durable. When others do hold
+//!    no writers, and what is not marked is deleted at once, after the root that no longer names it is durable. It moves the store on by
+//!    two generations all the same: should there be a writer whom the lock does not keep out (some network file systems), that one
+//!    cannot commit. When others do hold
 //!    the lock and it is not to wait, it goes by 4 and 5.
 //! 7. A collection refuses to run when any snapshot or table cannot be read or any block has no place. Of a block at several places one that was just
 //!    read whole is kept. A block that cannot be copied because it is damaged keeps its pack.

@@ -8,7 +8,7 @@ use block::Digest;
 
 use crate::Error;
 use crate::codec::BLOCK_LEN;
-use crate::format::{BlockPlace, Record, Table};
+use crate::format::{BlockPlace, Folder, Record, Table};
 use crate::put::Progress;
 use crate::read::{Fetcher, PlaceError};
 use crate::store::{Layer, State, Store};
@@ -88,9 +88,12 @@ impl<'a> Marks<'a> {
         let mut chosen = newest;
         if found.len() > 1 {
             let mut whole = None;
-            for (at, position) in found {
+            for (at, position) in found.iter().copied() {
                 let place = self.place(at, position)?;
-                match self.fetcher.fetch_from(self.store, self.state, id, &place, &mut self.block) {
+                // Opened anew: a pack that somebody deleted can be read as long as it is open.
+                let pack =
+                    self.store.backend.open(&place.pack.key(Folder::Packs)).map_err(PlaceError::Backend);
+                match pack.and_then(|pack| self.fetcher.read(&*pack, id, &place, &mut self.block)) {
                     Ok(()) => {
                         whole = Some((at, position));
                         break;
@@ -101,6 +104,10 @@ impl<'a> Marks<'a> {
                     }
                     Err(_) => {}
                 }
+            }
+            if whole.is_none() {
+                // None is known to be the right one to give up.
+                found.iter().for_each(|(at, position)| self.needed[*at].set(*position));
             }
             chosen = whole.unwrap_or(newest);
             self.copied.insert(*id, chosen);

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::backend::Upload;
 use crate::codec::{BLOCK_LEN, Encoder, is_zero};
 use crate::commit::Change;
-use crate::format::{BlockPlace, Codec, PackIndexBuilder, Snapshot, SnapshotId, pack_header};
+use crate::format::{BlockPlace, Codec, MAX_SIZE, PackIndexBuilder, Snapshot, SnapshotId, pack_header};
 use crate::origin;
 use crate::store::{State, Store, guard};
 
@@ -141,7 +141,8 @@ impl Store {
                 source,
             })
         };
-        if crate::get::marker(path).exists() {
+        let found = path.canonicalize();
+        if crate::get::is_mark(&crate::get::marker(found.as_deref().unwrap_or(path))) {
             return Err(Error::Incomplete { path: path.to_owned() });
         }
         let before = look()?;
@@ -174,6 +175,9 @@ impl Store {
         map: Option<&BlockMap>,
         options: &PutOptions<'_>,
     ) -> Result<Prepared, Error> {
+        if disk.len() > MAX_SIZE {
+            return Err(Error::TooLarge { size: disk.len(), most: MAX_SIZE });
+        }
         let state = self.refresh()?;
         let runs = cut_at_blocks(disk.data());
         let blocks: Vec<&[(u64, u64)]> = runs.chunk_by(|a, b| a.0 / BLOCK_SIZE == b.0 / BLOCK_SIZE).collect();

@@ -9,7 +9,8 @@ use crate::backend::{Backend, BackendError};
 use crate::codec::BLOCK_LEN;
 use crate::commit::{MAX_MERGED, Objects, block_table};
 use crate::format::{
-    BlockPlace, Catalog, Claims, Folder, LayerRef, Name, Record, Root, Snapshot, SnapshotId, Table, TableKind,
+    BlockPlace, Catalog, Claims, Folder, FormatError, LayerRef, Name, Record, Root, Snapshot, SnapshotId,
+    Table, TableKind,
 };
 use crate::fs::LockKind;
 use crate::read::{Fetcher, PlaceError};
@@ -54,7 +55,12 @@ impl Store {
             let swapped = backend.read_swapped(ROOT)?;
             let (old, tag) = match &swapped {
                 None => (None, None),
-                Some((bytes, tag)) => (Root::read(bytes).ok(), Some(tag)),
+                Some((bytes, tag)) => match Root::read(bytes) {
+                    Err(FormatError::Newer { found, .. }) => {
+                        return Err(Error::Newer { place: backend.place(), found: found.to_string() });
+                    }
+                    read => (read.ok(), Some(tag)),
+                },
             };
             let root = rebuilt(&**backend, old, &mut report)?;
             if backend.swap(ROOT, tag, &root.write())? {
@@ -92,8 +98,8 @@ fn rebuilt(backend: &dyn Backend, old: Option<Root>, report: &mut RebuildReport)
     }
     let lost = old.is_none();
     let newest = names.iter().map(|(_, name)| name.generation).max().unwrap_or(0);
-    let mut root = old.unwrap_or(Root { generation: newest + 1, ..Root::default() });
-    root.generation += 1;
+    let mut root = old.unwrap_or(Root { generation: newest.wrapping_add(1), ..Root::default() });
+    root.generation = root.generation.wrapping_add(1);
     root.sequence += 1;
     let in_folder = |folder| names.iter().filter(move |(of, _)| *of == folder).map(|(_, name)| *name);
 
@@ -125,7 +131,13 @@ fn rebuilt(backend: &dyn Backend, old: Option<Root>, report: &mut RebuildReport)
         root.catalog.push(LayerRef { name, count });
     }
 
+    // What the tables say counts for packs whose own index cannot be read.
+    let tables: Vec<Name> = match lost {
+        true => in_folder(Folder::Index).collect(),
+        false => root.index.iter().map(|layer| layer.name).collect(),
+    };
     root.index.clear();
+    let mut without_index: HashSet<Name> = HashSet::new();
     let mut entries: Vec<(Digest, BlockPlace)> = Vec::new();
     for name in in_folder(Folder::Packs) {
         let pack = match backend.open(&name.key(Folder::Packs)) {
@@ -135,8 +147,10 @@ fn rebuilt(backend: &dyn Backend, old: Option<Root>, report: &mut RebuildReport)
         match pack {
             // What is whole must not be left out because it could not be read this once: a collection would delete it.
             Err(Unread::Failed(error)) => return Err(unreadable(error)),
-            Err(Unread::Wrong(why)) => {
+            Err(why) => {
+                let why = why.in_words();
                 report.unreadable.push(DamagedObject { key: name.key(Folder::Packs), why, snapshot: None });
+                without_index.insert(name);
             }
             Ok(pack) => {
                 report.packs += 1;
@@ -151,6 +165,19 @@ fn rebuilt(backend: &dyn Backend, old: Option<Root>, report: &mut RebuildReport)
         if entries.len() as u64 >= MAX_MERGED {
             add_layer(backend, &mut root, &mut entries)?;
         }
+    }
+    for name in tables.iter().filter(|_| !without_index.is_empty()) {
+        let object = backend.open(&name.key(Folder::Index)).and_then(|object| object.load());
+        let bytes = match object.map_err(Unread::from) {
+            Err(Unread::Failed(error)) => return Err(unreadable(error)),
+            Err(Unread::Wrong(_) | Unread::Newer(_)) => continue,
+            Ok(bytes) => bytes,
+        };
+        let readable = bytes.can_be_read().is_ok();
+        let Some(table) = Table::read(TableKind::Blocks, bytes).ok().filter(|_| readable) else { continue };
+        // Each entry has a checksum of its own.
+        let saved = (0..table.len()).filter_map(|at| Some((table.id(at), table.place(at).ok()?)));
+        entries.extend(saved.filter(|(_, place)| without_index.contains(&place.pack)));
     }
     add_layer(backend, &mut root, &mut entries)?;
 
@@ -222,17 +249,30 @@ fn read<T>(
     folder: Folder,
     name: Name,
     report: &mut RebuildReport,
-    parse: impl FnOnce(&[u8]) -> Result<T, crate::format::FormatError>,
+    parse: impl FnOnce(&[u8]) -> Result<T, FormatError>,
 ) -> Result<Option<T>, Error> {
     let key = name.key(folder);
     let bytes = backend.open(&key).and_then(|object| object.load()).map_err(Unread::from);
+    if let Ok(bytes) = &bytes {
+        bytes.can_be_read().map_err(|source| {
+            let action = "reading the object";
+            Error::Unreadable { place: format!("{}/{key}", backend.place()), action, source }
+        })?;
+    }
     let parsed = bytes.and_then(|bytes| match Digest::of(&bytes) == name.digest {
-        true => Ok(parse(&bytes)?),
+        true => match parse(&bytes) {
+            Err(FormatError::Newer { found, .. }) => Err(Unread::Newer(found)),
+            parsed => Ok(parsed?),
+        },
         false => Err(Unread::Wrong("its bytes are not those of its name".to_owned())),
     });
     match parsed {
         Ok(parsed) => Ok(Some(parsed)),
         Err(Unread::Failed(error)) => Err(unreadable(error)),
+        // A program that does not know what it says would take its blocks for unneeded.
+        Err(Unread::Newer(found)) => {
+            Err(Error::Newer { place: format!("{}/{key}", backend.place()), found: found.to_string() })
+        }
         Err(Unread::Wrong(why)) => {
             report.unreadable.push(DamagedObject { key, why, snapshot: None });
             Ok(None)

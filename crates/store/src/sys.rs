@@ -10,7 +10,8 @@ use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 /// A whole file, mapped for reading.
 pub(crate) struct Map {
@@ -30,6 +31,18 @@ impl Map {
         let start = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
         let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len })
+    }
+
+    /// Has the kernel read all pages. An error where the disk cannot give one; kernels before 5.14 do not tell.
+    pub(crate) fn populate(&self) -> io::Result<()> {
+        if self.len == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is that of a live mapping, and reading its pages ahead changes nothing in them.
+        match unsafe { madvise(self.start.as_ptr(), self.len, Advice::LinuxPopulateRead) } {
+            Err(Errno::INVAL) | Ok(()) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::format::{
     Root, SnapshotId, TableKind,
 };
 use crate::put::Progress;
-use crate::read::Fetcher;
+use crate::read::{Fetcher, PlaceError};
 use crate::store::{State, Store, guard};
 
 /// Blocks that one thread checks at a time.
@@ -235,15 +235,16 @@ impl Store {
         let mut unreadable = Vec::new();
         for blocks in placed.chunk_by(|a, b| a.0.pack == b.0.pack) {
             let name = blocks[0].0.pack;
-            if let Err(why) = state
-                .pack(&*self.backend, name)
-                .map_err(Unread::from)
-                .and_then(|pack| read_pack_index(&*pack, name))
-            {
-                let why = why.in_words();
-                report.objects.push(DamagedObject { key: name.key(Folder::Packs), why, snapshot: None });
-                unreadable.push(name);
-            }
+            let read = || {
+                let pack = state.pack(&*self.backend, name).map_err(Unread::from);
+                pack.and_then(|pack| read_pack_index(&*pack, name))
+            };
+            // What the disk did not give once may be whole.
+            let again = |error| if matches!(error, Unread::Failed(_)) { read() } else { Err(error) };
+            let Err(error) = read().or_else(again) else { continue };
+            unreadable.push(name);
+            let why = error.in_words();
+            report.objects.push(DamagedObject { key: name.key(Folder::Packs), why, snapshot: None });
         }
         unreadable
     }
@@ -269,7 +270,12 @@ impl Store {
                     return Ok(());
                 };
                 for (place, id) in run {
-                    if let Err(error) = fetcher.fetch_from(self, state, id, place, &mut block) {
+                    let mut read = fetcher.fetch_from(self, state, id, place, &mut block);
+                    if matches!(read, Err(PlaceError::Backend(_))) {
+                        // What the disk did not give once may be whole.
+                        read = fetcher.fetch_from(self, state, id, place, &mut block);
+                    }
+                    if let Err(error) = read {
                         guard(&bad).push((*place, *id, error.to_string()));
                     }
                     options.progress.advance(place.len.into());
@@ -460,6 +466,10 @@ impl Store {
         let mut origins = Vec::new();
         for (layer, name) in state.origins().iter().zip(&state.root.origins) {
             let table = layer.table(&*self.backend)?;
+            // Origins save work and hold nothing: a table that is damaged goes.
+            if table.check(&name.name).is_err() {
+                continue;
+            }
             if !(0..table.len()).any(|at| liars.contains(&table.origin(at))) {
                 origins.push(*name);
                 continue;
@@ -489,6 +499,8 @@ pub(crate) enum Unread {
     Failed(BackendError),
     /// It is gone, cut short, or not what it was when it was written.
     Wrong(String),
+    /// A later program wrote it: its version.
+    Newer(u32),
 }
 
 impl Unread {
@@ -496,6 +508,7 @@ impl Unread {
         match self {
             Self::Failed(error) => in_words(error),
             Self::Wrong(why) => why,
+            Self::Newer(found) => format!("it has format version {found}, which this program does not know"),
         }
     }
 }

@@ -201,7 +201,7 @@ pub(crate) fn failing_check(house: &House) {
             "{detail}"
         );
     }
-    assert!(text(&output.stderr).contains("FAIL bios http :80/"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("FAIL bios  http :80/"), "{}", text(&output.stderr));
     assert_eq!(digest(&copy.join("xvda.raw")), before);
 }
 
@@ -218,7 +218,7 @@ pub(crate) fn no_boot(house: &House) {
     let detail = boot["detail"].as_str().unwrap();
     assert_eq!((&boot["name"], &boot["ok"]), (&"boot".into(), &false.into()), "{boot:#}");
     println!("      {}", detail.replace('\n', "\n      "));
-    assert!(detail.contains("no further than the boot loader") && detail.contains(kernel), "{detail}");
+    assert!(detail.contains("stopped at the boot loader") && detail.contains(kernel), "{detail}");
     assert!(text(&output.stderr).contains(detail.lines().next().unwrap()), "{}", text(&output.stderr));
 }
 

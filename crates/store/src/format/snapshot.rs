@@ -11,7 +11,7 @@ const WHAT: &str = "snapshot";
 /// Bytes of one entry of the map: index and id.
 const ENTRY: usize = 8 + 32;
 /// Largest volume: 2⁵⁰ bytes. EBS ends at 64 TiB.
-const MAX_SIZE: u64 = 1 << 50;
+pub(crate) const MAX_SIZE: u64 = 1 << 50;
 
 /// A snapshot's id: `snap-` and 17 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

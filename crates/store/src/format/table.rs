@@ -218,6 +218,9 @@ impl Table {
 
     /// Reads the whole table: its bytes must be those of its name, its keys in order, its fan-out true to them.
     pub fn check(&self, name: &Name) -> Result<(), FormatError> {
+        if self.bytes.can_be_read().is_err() {
+            return Err(self.kind.damaged("the disk does not give all of its bytes"));
+        }
         if Digest::of(&self.bytes) != name.digest {
             return Err(self.kind.damaged("its bytes are not those of its name"));
         }

@@ -206,3 +206,64 @@ fn every_byte_flipped_in_turn_is_found_or_harmless() {
     let few = harmless.len() <= 2 && harmless.iter().all(|what| what.starts_with("packs/"));
     assert!(few, "{} of {flips} flips are not found: {harmless:#?}", harmless.len());
 }
+
+#[test]
+fn a_snapshot_whose_map_rotted_is_made_anew_by_a_put() {
+    let (backend, store) = memory();
+    let disk = example();
+    put(&store, "one", &disk);
+    put(&store, "two", &disk);
+    let object = store.find("one").unwrap().object.key(Folder::Snapshots);
+    damage(&backend, &object, 60);
+    let fresh = Arc::new(Store::open_with(Arc::new(backend.clone()), small()).unwrap());
+    assert!(fresh.disk(&fresh.find("one").unwrap()).is_err());
+    let again = put(&fresh, "one", &disk);
+    assert_eq!((again.existed, again.new_blocks), (false, 0));
+    assert_eq!(fresh.list().unwrap().len(), 2);
+    assert!(fresh.verify(&VERIFY).unwrap().is_whole());
+    assert!(bytes_of(&fresh.disk(&fresh.find("one").unwrap()).unwrap()) == bytes_of(&disk));
+}
+
+#[test]
+fn a_pack_without_its_own_index_keeps_its_blocks_in_a_rebuild() {
+    for root in ["kept", "lost"] {
+        let (backend, store) = memory();
+        let disk = example();
+        put(&store, "one", &disk);
+        let packs = keys(&backend, Folder::Packs);
+        let len = backend.objects().into_iter().find(|(key, _)| *key == packs[0]).unwrap().1.len();
+        damage(&backend, &packs[0], len - 10);
+        if root == "lost" {
+            backend.overwrite("root", b"gone".to_vec());
+        }
+        let backend: Arc<dyn crate::Backend> = Arc::new(backend);
+        let report = Store::rebuild(&backend).unwrap();
+        assert_eq!(report.unreadable.len(), 1, "{report:?}");
+        let fresh = Arc::new(Store::open_with(backend, small()).unwrap());
+        assert!(bytes_of(&fresh.disk(&fresh.find("one").unwrap()).unwrap()) == bytes_of(&disk));
+    }
+}
+
+#[test]
+fn blocks_that_rot_while_a_put_counts_on_them_are_brought_again() {
+    struct Between<'a>(&'a MemoryBackend, std::sync::Once);
+    impl crate::Progress for Between<'_> {
+        fn begin(&self, _: u64) {}
+        fn advance(&self, _: u64) {
+            self.1.call_once(|| {
+                damage(self.0, &keys(self.0, Folder::Packs)[0], 60);
+                let other = Store::open_with(Arc::new(self.0.clone()), small()).unwrap();
+                assert_eq!(other.verify(&VERIFY).unwrap().quarantined, 1);
+            });
+        }
+    }
+    let (backend, store) = memory();
+    let disk = example();
+    put(&store, "one", &disk);
+    let between = Between(&backend, std::sync::Once::new());
+    let report = store.put(Source::Disk(&disk), &PutOptions { progress: &between, ..named("two") }).unwrap();
+    assert_eq!(report.new_blocks, 1);
+    let fresh = Arc::new(Store::open_with(Arc::new(backend.clone()), small()).unwrap());
+    assert!(fresh.verify(&VERIFY).unwrap().is_whole());
+    assert!(bytes_of(&fresh.disk(&fresh.find("two").unwrap()).unwrap()) == bytes_of(&disk));
+}

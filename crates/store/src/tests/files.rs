@@ -138,3 +138,51 @@ fn a_file_that_shrinks_while_it_is_read_makes_no_snapshot() {
     assert!(matches!(error, Error::Changed { .. }), "{error}");
     assert!(store.list().unwrap().is_empty());
 }
+
+#[test]
+fn links_and_other_peoples_files_are_respected() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_in(folder.path());
+    let path = |name: &str| folder.path().join(name);
+    sparse(&path("a"), 4 * BLOCK_SIZE, &[(0, noise(1, 900_000))]);
+    sparse(&path("b"), 4 * BLOCK_SIZE, &[(0, noise(2, 900_000))]);
+    store.put(Source::File(&path("a")), &named("a")).unwrap();
+    let (a, b) = (fs::read(path("a")).unwrap(), fs::read(path("b")).unwrap());
+    let record = store.find("a").unwrap();
+    // Through a symbolic link the file itself is written, and the link stays one.
+    std::os::unix::fs::symlink("b", path("link")).unwrap();
+    fs::write(path("b.incomplete"), "my notes").unwrap();
+    let error = store.get(&record, &path("link"), &OPTIONS);
+    // Where the file system shares blocks no mark is needed.
+    if let Err(error) = error {
+        assert!(error.to_string().contains("b.incomplete"), "{error}");
+        assert!(fs::read(path("b")).unwrap() == b, "nothing was written");
+        assert_eq!(fs::read_to_string(path("b.incomplete")).unwrap(), "my notes");
+        fs::remove_file(path("b.incomplete")).unwrap();
+        store.get(&record, &path("link"), &OPTIONS).unwrap();
+    }
+    assert!(path("link").is_symlink() && fs::read(path("b")).unwrap() == a);
+    // A file with another name keeps its bytes under that one.
+    fs::write(path("b"), &b).unwrap();
+    fs::hard_link(path("b"), path("backup")).unwrap();
+    assert_eq!(store.get(&record, &path("b"), &OPTIONS).unwrap().way, Way::New);
+    assert!(fs::read(path("b")).unwrap() == a && fs::read(path("backup")).unwrap() == b);
+    // Two at one image would leave a mixture.
+    fs::write(path("c"), &b).unwrap();
+    let held = File::open(path("c")).unwrap();
+    held.lock().unwrap();
+    if let Err(error) = store.get(&record, &path("c"), &OPTIONS) {
+        assert!(error.to_string().contains("locking the image"), "{error}");
+        assert!(fs::read(path("c")).unwrap() == b);
+    }
+}
+
+#[test]
+fn a_volume_that_no_snapshot_can_have_is_refused() {
+    let (_, store) = memory();
+    let huge = BlockMap::empty((1 << 50) + 1);
+    let error = store.put(Source::Map(&huge), &named("huge")).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }) && error.is_mistake(), "{error}");
+    store.put(Source::Map(&BlockMap::empty(1 << 50)), &named("large")).unwrap();
+    assert_eq!(store.find("large").unwrap().size, 1 << 50);
+}

@@ -199,8 +199,7 @@ impl Program {
 
     /// A collection that waits for writers, or goes on beside them.
     pub(crate) fn gc(&self, wait: bool) -> Result<GcReport, Error> {
-        let plan = self.store.plan_gc(&())?;
-        self.store.execute_gc(&plan, &GcOptions { wait, progress: &() })
+        self.store.execute_gc(&GcOptions { wait, progress: &() })
     }
 
     pub(crate) fn verify(&self) -> Result<VerifyReport, Error> {

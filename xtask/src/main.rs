@@ -7,7 +7,7 @@ mod dependencies;
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -39,6 +39,25 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// A shell's background jobs, and all that they start, ignore Ctrl-C; tests that interrupt the program would wait for ever. There this
+/// program starts itself anew.
+fn hear_interrupts() -> Result<()> {
+    const AGAIN: &str = "BAKEHOUSE_XTASK_AGAIN";
+    const INTERRUPT: u64 = 1 << 1;
+    let status = std::fs::read_to_string("/proc/self/status").context("cannot look at /proc/self/status")?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    if ignored & INTERRUPT == 0 {
+        return Ok(());
+    }
+    if env::var_os(AGAIN).is_some() {
+        bail!("SIGINT is ignored here, and `env --default-signal=INT` does not change that");
+    }
+    let mut again = Command::new("env");
+    again.arg("--default-signal=INT").arg(env::current_exe()?).args(env::args_os().skip(1));
+    Err(again.env(AGAIN, "1").exec()).context("cannot run `env --default-signal=INT`")
 }
 
 fn run(arguments: &[OsString]) -> Result<ExitCode> {
@@ -82,6 +101,7 @@ fn bakehouse(arguments: &[OsString]) -> Result<ExitCode> {
 fn test(arguments: &[OsString]) -> Result<()> {
     let (thorough, arguments): (Vec<OsString>, Vec<OsString>) =
         arguments.iter().cloned().partition(|argument| argument == "--thorough");
+    hear_interrupts()?;
     let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
     build_tests(&arguments[..end])?;
     let path = tools_path(&program())?;
@@ -154,6 +174,7 @@ fn host_target() -> Result<String> {
 }
 
 fn ci() -> Result<()> {
+    hear_interrupts()?;
     let started = Instant::now();
     cargo(&["fmt", "--all", "--check"], &[], &[])?;
     cargo(

@@ -1,5 +1,6 @@
 //! Volumes go into the store, and come out of it as files.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,6 +45,9 @@ impl BlockSource for Kept<'_> {
 
 /// Opens the store in a folder, or makes it there.
 pub(crate) fn open(folder: &Path) -> Result<Arc<Store>, Error> {
+    if let Some(above) = folder.parent() {
+        fs::create_dir_all(above).map_err(Error::io(above, "cannot be made to hold the store"))?;
+    }
     Ok(Arc::new(Store::create(Arc::new(LocalBackend::new(folder)))?))
 }
 
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn a_volume_is_kept_once_and_reads_as_its_layout() {
         let folder = tempfile::tempdir().unwrap();
-        let store = open(&folder.path().join("store")).unwrap();
+        let store = open(&folder.path().join("data/of/mine/store")).unwrap();
         let stages = Stages::new(&Quiet);
         let keep = |version, disk: &BlockMap| {
             let recipe = recipe(folder.path(), version);

@@ -109,8 +109,9 @@ pub(crate) struct BakeArguments {
     /// Folder for the outputs; with --arch all each architecture gets one of its own in it [default: out/<name>/<arch>]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// The store that keeps the volumes as snapshots: a folder [default: bakehouse/store in the user's data folder]
-    #[arg(long, value_name = "STORE", env = "BAKEHOUSE_STORE")]
+    /// The store that keeps the volumes as snapshots: a folder [default: that of BAKEHOUSE_STORE, else bakehouse/store
+    /// in the user's data folder]
+    #[arg(long, value_name = "STORE")]
     pub(crate) store: Option<PathBuf>,
     /// The lock's file [default: <recipe>.lock beside the recipe]
     #[arg(long, value_name = "FILE")]

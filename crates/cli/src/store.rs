@@ -9,7 +9,7 @@ use ::store::{
     Backend, ChosenId, Existing, GcOptions, GcPlan, GetOptions, Hurt, LocalBackend, PackPlan, PutOptions,
     PutReport, Record, Source, Stat, Store, VerifyOptions, VerifyReport, Way,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bake::{Report, Unit};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -22,8 +22,8 @@ use crate::{DONE, FAILED};
 pub(crate) struct StoreArguments {
     #[command(subcommand)]
     command: StoreCommand,
-    /// The store: a folder [default: bakehouse/store in the user's data folder]
-    #[arg(long, global = true, value_name = "STORE", env = "BAKEHOUSE_STORE")]
+    /// The store: a folder [default: that of BAKEHOUSE_STORE, else bakehouse/store in the user's data folder]
+    #[arg(long, global = true, value_name = "STORE")]
     store: Option<PathBuf>,
     /// Print one JSON object on standard output
     #[arg(long, global = true)]
@@ -134,6 +134,9 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
                 let (path, action) = (file.clone(), "looking at the image");
                 ::store::Error::Image(formats::Error::Io { path, action, source })
             })?;
+            if let Some(above) = place.parent() {
+                std::fs::create_dir_all(above).with_context(|| format!("cannot make {}", above.display()))?;
+            }
             let store = Store::create(backend())?;
             let parent = parent.as_deref().map(|parent| store.find(parent)).transpose()?;
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -15,13 +15,16 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
     std::path::absolute(Path::new(&folder)).with_context(|| format!("cannot find {}", folder.display()))
 }
 
-/// The folder of a store: the one that the user names, else `bakehouse/store` in the user's data folder.
+/// The folder of a store: the one that the user names, else that of `BAKEHOUSE_STORE`, else `bakehouse/store` in the user's
+/// data folder.
 pub(crate) fn store_folder(named_by_user: Option<&Path>) -> Result<PathBuf> {
-    if let Some(place) = named_by_user {
+    let of_environment =
+        std::env::var_os("BAKEHOUSE_STORE").filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(place) = named_by_user.map(Path::to_owned).or(of_environment) {
         if place.to_string_lossy().starts_with("s3://") {
             anyhow::bail!("{}: a store is a folder in this version", place.display());
         }
-        return std::path::absolute(place).with_context(|| format!("cannot find {}", place.display()));
+        return std::path::absolute(&place).with_context(|| format!("cannot find {}", place.display()));
     }
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = named("XDG_DATA_HOME").or_else(|| named("HOME").map(|folder| folder.join(".local/share")));

@@ -11,38 +11,14 @@ mod ends;
 mod house;
 mod mirrors;
 
-use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
-
-/// A shell's background jobs, and all that they start, ignore Ctrl-C; so would the program that is to be interrupted. There the suite
-/// starts itself anew.
-fn hear_interrupts() -> std::io::Result<()> {
-    const AGAIN: &str = "BAKEHOUSE_FAULTS_AGAIN";
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    let interrupt = 1 << (rustix::process::Signal::INT.as_raw() - 1);
-    if ignored & interrupt == 0 {
-        return Ok(());
-    }
-    if std::env::var_os(AGAIN).is_some() {
-        return Err(std::io::Error::other("`env --default-signal` did nothing"));
-    }
-    let mut again = Command::new("env");
-    again.arg("--default-signal=INT").arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
-    Err(again.env(AGAIN, "1").exec())
-}
 
 type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
-    if let Err(problem) = hear_interrupts() {
-        println!("Ctrl-C is ignored where the suite was started, and it cannot be heard: {problem}");
-        return ExitCode::FAILURE;
-    }
     let all: usize = [mirrors::CASES, disks::CASES, ends::CASES].iter().map(|cases| cases.len()).sum();
     if let Err(problem) = house::own_mounts() {
         println!("the suite cannot have mounts of its own: {problem}\n0 passed, {all} failed");

@@ -335,7 +335,13 @@ pub(crate) fn by_secure_boot(house: &House, tally: &Tally) {
     tally.test("secure_boot_refuses_a_changed_loader_and_a_changed_kernel", || {
         refuses_changed_programs(house);
     });
-    tally.test("secure_boot_and_the_same_upgrade", || {
+    tally.test("secure_boot_comes_up_and_is_told", || {
+        let disks = vec![Disk::volume("/dev/xvda", house.older().disk())];
+        let mut guest = Guest::boot(house, "x86_64-uefi-secure-boot", disks);
+        is_secure(&mut guest);
+        guest.end();
+    });
+    tally.thorough("secure_boot_and_the_same_upgrade", || {
         let image = house.older();
         let packages = house.folder("secure disks").join("packages.raw");
         packages_disk(house, image, Vec::new(), &packages);

@@ -212,8 +212,10 @@ pub(crate) fn no_boot(house: &House) {
     let kernel = succeeds("debugfs", &["-R", "ls -p /boot", &root]);
     let kernel = kernel.split('/').find(|name| name.starts_with("vmlinuz-")).unwrap();
     succeeds("debugfs", &["-w", "-R", &format!("rm /boot/{kernel}"), &root]);
+    let before = digest(&disk);
     let (output, told) = check(house, &copy);
     assert_eq!(output.status.code(), Some(1));
+    assert_eq!(digest(&disk), before);
     let [boot] = &told["checks"].as_array().unwrap()[..] else { panic!("{told:#}") };
     let detail = boot["detail"].as_str().unwrap();
     assert_eq!((&boot["name"], &boot["ok"]), (&"boot".into(), &false.into()), "{boot:#}");

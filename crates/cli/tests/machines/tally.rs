@@ -28,6 +28,15 @@ impl Tally {
         if self.wants(name) { self.need(name, case) } else { None }
     }
 
+    /// Runs one case of those that take long and show what shorter ones show in another way, where that is asked for.
+    pub(crate) fn thorough(&self, name: &str, case: impl FnOnce()) {
+        if std::env::var_os("BAKEHOUSE_THOROUGH").is_some() {
+            self.test(name, case);
+        } else if self.wants(name) {
+            println!("test {name} ... left to `cargo xtask test --thorough`");
+        }
+    }
+
     /// Runs one case, which others need. A case fails by a panic; what it gives is `None` then.
     pub(crate) fn need<T>(&self, name: &str, case: impl FnOnce() -> T) -> Option<T> {
         let started = Instant::now();

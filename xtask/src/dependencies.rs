@@ -71,7 +71,7 @@ pub(crate) fn deny(root: &Path, target: &Path) -> Result<()> {
         let words: Vec<OsString> =
             vec!["--root".into(), folder.into(), "--version".into(), CARGO_DENY.into()];
         let status = Command::new(env!("CARGO"))
-            // Unoptimized: it runs for a second, and is built in a third of the time.
+            // Unoptimized: it runs for a second, and is built in about a minute.
             .args(["install", "cargo-deny", "--debug", "--locked", "--no-default-features", "--no-track"])
             .args(words)
             .status()

@@ -131,6 +131,12 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// A bake is still writing what is to be looked at.
+    #[error("{}: a bake is writing here: wait for its end", path.display())]
+    BeingBaked {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The image holds what must not be in one, or lacks what EC2 needs.
     #[error("{findings}")]
     Unfit {
@@ -189,6 +195,7 @@ impl Error {
             | Self::Writer { .. }
             | Self::ForeignArch { .. }
             | Self::OutputsInUse { .. }
+            | Self::BeingBaked { .. }
             | Self::Unfit { .. }
             | Self::Registration { .. }
             | Self::Keys(_)

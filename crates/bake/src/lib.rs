@@ -9,6 +9,7 @@
 //! The process must be inside the user namespace of [`sandbox::enter`] before any thread is started.
 
 mod check;
+mod difference;
 mod error;
 mod explain;
 mod foreign;
@@ -32,6 +33,7 @@ use block::BlockMap;
 use recipe::{Arch, Lock, Recipe, Volume};
 
 pub use check::{Checked, FirmwareChoice, Place, check, machine_programs, programs};
+pub use difference::difference;
 pub use error::Error;
 pub use explain::{ExplainedPackage, ExplainedStage, Explanation, LockState, Question, Why, explain};
 pub use manifest::{Deflate, MANIFEST, Manifest, ManifestAllowed, ManifestPackage, ManifestVolume};

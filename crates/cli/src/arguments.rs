@@ -51,6 +51,12 @@ pub(crate) enum Command {
     Check(CheckArguments),
     /// Look whether outputs are whole, and whether baking again gives the same bytes
     Verify(VerifyArguments),
+    /// Say what differs between two images: packages, files, blocks, and their sizes
+    ///
+    /// Each image is a folder that `bakehouse bake` wrote, an image file (raw or VMDK), or a snapshot of the store. Packages are those of
+    /// image.json, or of dpkg's database on the disk where there is no image.json or the disk was changed since. Files are read
+    /// from ext4 and FAT; of other file systems only blocks are compared. Differences are no failure: the exit code is 0.
+    Diff(DiffArguments),
     /// Fetch the programs that are run besides this one (QEMU, firmware, checkers) and say which they are
     Tools(ToolsArguments),
     /// Keep raw images as snapshots in a store of blocks, each block once
@@ -80,6 +86,7 @@ impl Command {
             Self::Bake(arguments) => arguments.json,
             Self::Check(arguments) => arguments.json,
             Self::Verify(arguments) => arguments.json,
+            Self::Diff(arguments) => arguments.json,
             Self::Tools(arguments) => arguments.json,
             Self::Store(arguments) => arguments.json,
             Self::Init(_) | Self::Shell(_) | Self::Schema | Self::Completions { .. } | Self::Man { .. } => {
@@ -178,6 +185,30 @@ pub(crate) struct VerifyArguments {
     #[arg(long, value_name = "FILE", requires = "rebuild")]
     pub(crate) lock: Option<PathBuf>,
     /// Print one JSON object on standard output at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArguments {
+    /// The first image: a folder that `bakehouse bake` wrote, an image file, or a snapshot's name or id
+    pub(crate) a: PathBuf,
+    /// The second image, which is told as what came of the first
+    pub(crate) b: PathBuf,
+    /// Write one HTML page with a picture of the disks' blocks, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// List every package and file, files by path
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Exit with 1 when the images differ
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+    /// The store that snapshots are looked for in: a folder [default: that of BAKEHOUSE_STORE, else bakehouse/store in the
+    /// user's data folder]
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<PathBuf>,
+    /// Print one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
 }

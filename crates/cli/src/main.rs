@@ -2,6 +2,7 @@
 
 mod arguments;
 mod baking;
+mod differing;
 mod explain;
 mod init;
 mod job;
@@ -50,6 +51,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Shell(arguments) => shell::shell(&arguments),
         Command::Check(arguments) => baking::check(&arguments),
         Command::Verify(arguments) => baking::verify(&arguments),
+        Command::Diff(arguments) => differing::diff(&arguments),
         Command::Tools(arguments) => toolbox::tools(&arguments),
         Command::Store(arguments) => store::store(&arguments),
         Command::Schema => {
@@ -71,6 +73,7 @@ fn told(result: Result<u8>, as_json: bool) -> u8 {
         Some(error) if error.is_mistake() => MISTAKE,
         None if error.is::<sandbox::EnterError>() || error.is::<init::Refused>() => MISTAKE,
         None if error.downcast_ref().is_some_and(::store::Error::is_mistake) => MISTAKE,
+        None if error.downcast_ref().is_some_and(formats::Error::is_mistake) => MISTAKE,
         _ => FAILED,
     };
     // Most messages quote their cause already.

@@ -204,6 +204,14 @@ const COMMANDS: &[Mistake] = &[
     mistake("A recipe to check, not what was baked", &[("web.yaml", PLAIN)], "check web.yaml"),
     mistake("A folder that holds no image", &[("out/notes.txt", "later\n")], "check out"),
     mistake("A manifest that is none", &[("out/image.json", "{\"format\": 2")], "verify out"),
+    mistake("Images to compare that are nowhere", &[], "diff out/web/x86_64 web-1.0/x86_64/xvda"),
+    mistake("Recipes to compare, not images", &[("web.yaml", PLAIN)], "diff web.yaml web.yaml"),
+    mistake(
+        "The folder above the images to compare",
+        &[("out/web/x86_64/image.json", "{}\n"), ("out/web/aarch64/image.json", "{}\n")],
+        "diff out/web out/web",
+    ),
+    mistake("A page in a folder that is not there", &[], "diff a.raw b.raw --html pages/diff.html"),
     mistake("A set of tools that there is not", &[], "tools --set qemu"),
 ];
 

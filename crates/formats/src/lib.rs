@@ -22,14 +22,14 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The path names a folder.
-    #[error("{path}: this is a folder, an image needs a file's name")]
+    #[error("{path}: this is a folder, give the name of a file")]
     IsFolder {
         /// The path.
         path: PathBuf,
     },
     /// The path names a device, a pipe or a socket.
     #[error(
-        "{path}: this is neither a file nor a new name; an image takes the place of what is there, choose another"
+        "{path}: this is neither a file nor a new name; what is written takes the place of what is there, choose another"
     )]
     NotAFile {
         /// The path.
@@ -115,4 +115,17 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// Whether another name or folder would mend it.
+    pub fn is_mistake(&self) -> bool {
+        matches!(
+            self,
+            Self::IsFolder { .. }
+                | Self::NotAFile { .. }
+                | Self::NoFolder { .. }
+                | Self::FolderNotWritable { .. }
+        )
+    }
 }

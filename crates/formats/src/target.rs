@@ -52,7 +52,7 @@ impl Target {
         match file.persist(&path) {
             Ok(_) => Ok(()),
             Err(error) => {
-                Err(Error::Io { path, action: "giving the complete image its name", source: error.error })
+                Err(Error::Io { path, action: "giving the complete file its name", source: error.error })
             }
         }
     }

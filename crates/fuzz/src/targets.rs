@@ -3,6 +3,7 @@
 mod archives;
 mod debian;
 mod disks;
+mod file_systems;
 mod guests;
 mod images;
 mod recipes;
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     recipes::RECIPE,
     recipes::LOCK,
     disks::VMDK,
+    file_systems::FILE_SYSTEMS,
     guests::CONSOLE,
     guests::HTTP_REPLY,
     guests::METADATA,

@@ -1,6 +1,7 @@
 //! The commands that bake nothing, as a user meets them.
 #![allow(clippy::print_stdout, reason = "a test says what it left out")]
 
+mod diff;
 mod init;
 mod looks;
 mod pages;

@@ -118,15 +118,12 @@ impl FileChange {
         }
     }
 
-    /// Bytes of its content in B, or in A where B does not have it.
-    pub fn size(&self) -> u64 {
-        self.after.as_ref().or(self.before.as_ref()).map_or(0, |fact| fact.size)
-    }
-
-    /// Whether bytes of a file are others, or more or fewer.
-    pub fn has_other_bytes(&self) -> bool {
-        self.aspects.is_empty()
-            || self.aspects.iter().any(|aspect| matches!(aspect, Aspect::Content | Aspect::Kind))
+    /// Bytes of a file that came, went or has another content, in B or else in A; none for what is no file, or has the same bytes.
+    pub fn bytes(&self) -> Option<u64> {
+        let fact = self.after.as_ref().or(self.before.as_ref())?;
+        let other = |aspect: &Aspect| matches!(aspect, Aspect::Content | Aspect::Kind);
+        let differs = self.aspects.is_empty() || self.aspects.iter().any(other);
+        (differs && fact.kind == Kind::File).then_some(fact.size)
     }
 
     /// In what it differs, in people's words: `content, mode 0644 → 0755`; what it is for one that came or went.
@@ -203,7 +200,7 @@ impl FileChanges {
     pub fn totals(&self) -> FileTotals {
         let mut totals = FileTotals { same: self.same, times: self.times, ..FileTotals::default() };
         for change in &self.changes {
-            let bytes = if change.has_other_bytes() { change.size() } else { 0 };
+            let bytes = change.bytes().unwrap_or(0);
             let (count, sum) = match change.word() {
                 "added" => (&mut totals.added, &mut totals.added_bytes),
                 "removed" => (&mut totals.removed, &mut totals.removed_bytes),

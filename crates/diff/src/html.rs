@@ -259,18 +259,18 @@ fn rest(page: &mut String, left: usize) {
 
 fn package_table(page: &mut String, changes: &[PackageChange]) {
     page.push_str(
-        "<section>\n<h2>Packages</h2>\n<div class=\"scroll\"><table>\n<tr><th>Package</th><th>Step</th><th>Version in A</th><th>Version in B</th></tr>\n",
+        "<section>\n<h2>Packages</h2>\n<div class=\"scroll\"><table>\n<tr><th>Package</th><th>Step</th><th>Version</th></tr>\n",
     );
     for change in changes {
         let (before, after) = change.step.versions();
-        let version = |version: Option<&str>| version.map(|text| safe(text.as_bytes())).unwrap_or_default();
+        let versions: Vec<_> =
+            [before, after].into_iter().flatten().map(|text| safe(text.as_bytes())).collect();
         let _ = writeln!(
             page,
-            "<tr><td class=\"path\">{}</td><td class=\"word\">{}</td><td class=\"path\">{}</td><td class=\"path\">{}</td></tr>",
+            "<tr><td class=\"path\">{}</td><td class=\"word\">{}</td><td class=\"path\">{}</td></tr>",
             safe(change.name.as_bytes()),
             change.step.word(),
-            version(before),
-            version(after)
+            versions.join(" → ")
         );
     }
     page.push_str("</table></div>\n</section>\n");
@@ -303,11 +303,7 @@ fn partition_files(page: &mut String, device: &str, partition: &PartitionChanges
 
 fn file_table(page: &mut String, title: &str, changes: Vec<FileChange>, all: bool) {
     let number = changes.len();
-    let bytes: u64 = changes
-        .iter()
-        .filter(|change| change.has_other_bytes())
-        .map(FileChange::size)
-        .fold(0, u64::saturating_add);
+    let bytes = changes.iter().filter_map(FileChange::bytes).fold(0, u64::saturating_add);
     let changes = FileChanges { changes, ..FileChanges::default() };
     let shown_ones = largest(&changes, if all { usize::MAX } else { ROWS });
     let open = if number <= 30 { " open" } else { "" };
@@ -322,7 +318,7 @@ fn file_table(page: &mut String, title: &str, changes: Vec<FileChange>, all: boo
             page,
             "<tr><td class=\"path\">/{}</td><td class=\"number\">{}</td><td>{}</td></tr>",
             safe(change.path.as_bytes()),
-            size(change.size()),
+            change.bytes().map(size).unwrap_or_default(),
             escaped(&change.detail())
         );
     }

@@ -152,8 +152,9 @@ fn list_partition(text: &mut String, device: &str, partition: &PartitionChanges,
             let chosen = if all { files.changes.iter().collect() } else { largest(files, SHOWN) };
             for change in &chosen {
                 let path = shown(change.path.as_bytes());
-                let (word, size, detail) = (change.word(), size(change.size()), change.detail());
-                line(text, &format!("  {word:<7} {size:>10}  /{path}  {detail}"));
+                let bytes = change.bytes().map(size).unwrap_or_default();
+                let (word, detail) = (change.word(), change.detail());
+                line(text, &format!("  {word:<7} {bytes:>10}  /{path}  {detail}"));
             }
             rest(text, files.changes.len() - chosen.len(), "file");
         }
@@ -164,8 +165,7 @@ fn list_partition(text: &mut String, device: &str, partition: &PartitionChanges,
 /// The files that most bytes changed of, at most so many; by bytes, then by path.
 pub(crate) fn largest(files: &FileChanges, most: usize) -> Vec<&FileChange> {
     let mut changes: Vec<&FileChange> = files.changes.iter().collect();
-    let bytes = |change: &FileChange| if change.has_other_bytes() { change.size() } else { 0 };
-    changes.sort_by(|one, other| bytes(other).cmp(&bytes(one)).then_with(|| one.path.cmp(&other.path)));
+    changes.sort_by(|one, other| other.bytes().cmp(&one.bytes()).then_with(|| one.path.cmp(&other.path)));
     changes.truncate(most);
     changes
 }

@@ -276,8 +276,7 @@ fn one_byte_is_found_wherever_it_is() {
 #[test]
 fn a_disk_without_a_name_is_held_against_the_first_volume() {
     let (a, b) = pair();
-    let mut disk = Vec::new();
-    disk.resize(b.volumes[0].disk.len() as usize, 0);
+    let mut disk = vec![0; b.volumes[0].disk.len() as usize];
     b.volumes[0].disk.read_at(0, &mut disk).unwrap();
     let mut builder = BlockMapBuilder::new();
     builder.push_sparse(0, &disk, &Origin::Structure("test"));

@@ -173,7 +173,7 @@ fn volume(page: &mut String, volume: &VolumeChanges, all: bool) {
     };
     let _ = writeln!(
         page,
-        "<p>{sizes}. In the pictures {square}; rows without data are left out. Point at one to see which files lie there.</p>"
+        "<p>{sizes}. In the pictures {square}; rows without data are left out. Point at one to see which files lie there; the list below them says the same.</p>"
     );
     legend(page, &volume.blocks);
     page.push_str("<div class=\"pictures\">\n<h3 class=\"A\">A, before</h3><h3 class=\"B\">B, after</h3>\n");

@@ -286,9 +286,13 @@ fn short_name(entry: &[u8]) -> Vec<u8> {
     name
 }
 
-/// A date and a time of day as the file system keeps them.
+/// A date and a time of day as the file system keeps them; 1970 when there is no date.
 fn time(date: u16, time: u16) -> Timestamp {
     let (year, month, day) = (1980 + i64::from(date >> 9), i64::from(date >> 5 & 15), i64::from(date & 31));
+    if month == 0 || day == 0 {
+        // There is none: not all who write care.
+        return Timestamp::default();
+    }
     // Days since 1970 by the rule for years that begin in March.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;

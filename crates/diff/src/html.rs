@@ -165,16 +165,15 @@ fn volume(page: &mut String, volume: &VolumeChanges, all: bool) {
     };
     let picture = Picture::draw(&volume.blocks, &escaped);
     let square = match picture.unit {
-        1 => "a square is a block of 512 KiB".to_owned(),
-        unit => format!(
-            "a square is {unit} blocks, {}, and shows the greatest change in them",
-            size(unit * block::BLOCK_SIZE)
-        ),
+        1 => "a square is a block of 512 KiB. Point at one to see which files lie there; the list below them says the same".to_owned(),
+        unit => {
+            let bytes = size(unit * block::BLOCK_SIZE);
+            format!(
+                "a square is {unit} blocks, {bytes}, and shows the greatest change in them; the list below them says which files lie there"
+            )
+        }
     };
-    let _ = writeln!(
-        page,
-        "<p>{sizes}. In the pictures {square}; rows without data are left out. Point at one to see which files lie there; the list below them says the same.</p>"
-    );
+    let _ = writeln!(page, "<p>{sizes}. In the pictures rows without data are left out, and {square}.</p>");
     legend(page, &volume.blocks);
     page.push_str("<div class=\"pictures\">\n<h3 class=\"A\">A, before</h3><h3 class=\"B\">B, after</h3>\n");
     for band in &picture.bands {

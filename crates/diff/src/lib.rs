@@ -150,7 +150,7 @@ impl PartitionChanges {
     /// What to call it, as people do.
     pub fn title(&self) -> String {
         match (self.number, self.name.as_str()) {
-            (0, _) => "the whole disk".to_owned(),
+            (0, _) => "without partitions".to_owned(),
             (number, "") => format!("partition {number}"),
             (number, name) => format!("partition {number} ({})", shown(name.as_bytes())),
         }

@@ -10,7 +10,7 @@ use crate::shown::{counted, shown, size};
 /// Squares in a row.
 const COLUMNS: u64 = 64;
 /// Most rows that have anything in them; on larger volumes a square stands for several blocks.
-const ROWS: usize = 512;
+const ROWS: usize = 256;
 /// A square's side, in the picture's own unit.
 const SIDE: u64 = 10;
 

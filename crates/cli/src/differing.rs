@@ -13,16 +13,16 @@ use crate::{DONE, FAILED};
 
 /// `bakehouse diff`.
 pub(crate) fn diff(arguments: &DiffArguments) -> Result<u8> {
-    // A place where nothing can be written is told before the work.
-    let page = arguments.html.as_deref().map(Target::create).transpose()?;
+    // A place where nothing can be written is told before the work; nothing stays there meanwhile.
+    arguments.html.as_deref().map(Target::create).transpose()?;
     let store = store_folder(arguments.store.as_deref())?;
     let terminal = Terminal::new();
     let stages = Stages::new(&terminal);
     let difference = bake::difference(&arguments.a, &arguments.b, &store, &stages);
     terminal.close();
     let difference = difference?;
-    if let Some(page) = page {
-        let path = page.path().to_owned();
+    if let Some(path) = &arguments.html {
+        let page = Target::create(path)?;
         let html = ::diff::html(&difference, arguments.all);
         page.file().write_all(html.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
         page.finish()?;

@@ -1,6 +1,6 @@
 //! Blocks whose origin tells their bytes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use block::{BLOCK_SIZE, BlockMap, Digest, Extent, Hasher};
 
@@ -97,22 +97,72 @@ fn pieces(extent: &Extent) -> impl Iterator<Item = (u64, u32, u32)> + use<> {
 /// Extents of one content as chains that have it whole, and those that are in none.
 fn chains(mut extents: Vec<&Extent>) -> (Vec<Vec<&Extent>>, Vec<&Extent>) {
     extents.sort_by_key(|extent| (extent.content_offset, extent.offset));
-    // Where the open chains end, latest last.
-    let mut open: Vec<(u64, Vec<&Extent>)> = Vec::new();
+    let mut chains: Vec<Vec<&Extent>> = Vec::new();
+    // Which chains end at a place of the content, earliest first: the next extent goes on from the first of them.
+    let mut ends: HashMap<u64, VecDeque<usize>> = HashMap::new();
     let mut rest = Vec::new();
     for extent in extents {
-        let end = extent.content_offset + extent.len;
-        match open.iter_mut().find(|(at, _)| *at == extent.content_offset && *at > 0) {
-            Some((at, chain)) => {
-                *at = end;
-                chain.push(extent);
+        let chain = match extent.content_offset {
+            0 => {
+                chains.push(Vec::new());
+                chains.len() - 1
             }
-            None if extent.content_offset == 0 => open.push((end, vec![extent])),
-            None => rest.push(extent),
-        }
+            at => match ends.get_mut(&at).and_then(VecDeque::pop_front) {
+                Some(chain) => chain,
+                None => {
+                    rest.push(extent);
+                    continue;
+                }
+            },
+        };
+        chains[chain].push(extent);
+        ends.entry(extent.content_offset + extent.len).or_default().push_back(chain);
     }
-    let (whole, cut): (Vec<_>, Vec<_>) =
-        open.into_iter().partition(|(end, chain)| *end == chain[0].content.len());
-    rest.extend(cut.into_iter().flat_map(|(_, chain)| chain));
-    (whole.into_iter().map(|(_, chain)| chain).collect(), rest)
+    let is_whole = |chain: &Vec<&Extent>| {
+        chain.last().is_some_and(|last| last.content_offset + last.len == last.content.len())
+    };
+    let (whole, cut): (Vec<_>, Vec<_>) = chains.into_iter().partition(is_whole);
+    rest.extend(cut.into_iter().flatten());
+    (whole, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use block::{BlockMapBuilder, Content, Origin};
+
+    use super::*;
+
+    /// A map in which pieces `(content, from, to)` of contents lie one after another, with a byte between them.
+    fn map(contents: &[Content], pieces: &[(usize, u64, u64)]) -> BlockMap {
+        let mut builder = BlockMapBuilder::new();
+        let mut at = 0;
+        for (content, from, to) in pieces {
+            builder.push(at, to - from, contents[*content].clone(), *from, Origin::Structure("test"));
+            at += to - from + 1;
+        }
+        builder.finish(at).unwrap()
+    }
+
+    #[test]
+    fn pieces_are_chained_in_the_order_of_the_disk() {
+        let contents = [Content::from_bytes(vec![1; 30])];
+        let map =
+            map(&contents, &[(0, 0, 10), (0, 10, 30), (0, 0, 10), (0, 10, 20), (0, 20, 30), (0, 5, 10)]);
+        let (whole, rest) = chains(map.extents().iter().collect());
+        let places = |extents: &[&Extent]| extents.iter().map(|extent| extent.offset).collect::<Vec<_>>();
+        assert_eq!(
+            whole.iter().map(|chain| places(chain)).collect::<Vec<_>>(),
+            [vec![0, 11], vec![32, 43, 54]]
+        );
+        assert_eq!(places(&rest), [65]);
+    }
+
+    #[test]
+    fn a_content_that_lies_everywhere_is_chained_in_one_pass() {
+        let contents = [Content::from_bytes(vec![1; 20])];
+        let pieces: Vec<_> = (0..200_000).flat_map(|_| [(0, 0, 10), (0, 10, 20)]).collect();
+        let map = map(&contents, &pieces);
+        let (whole, rest) = chains(map.extents().iter().collect());
+        assert_eq!((whole.len(), rest.len()), (200_000, 0));
+    }
 }

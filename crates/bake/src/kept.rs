@@ -34,7 +34,7 @@ impl BlockSource for Kept<'_> {
         self.disk.len()
     }
 
-    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_> {
         self.map.data()
     }
 

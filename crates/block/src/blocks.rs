@@ -290,7 +290,7 @@ mod tests {
             fn len(&self) -> u64 {
                 8 * MIB
             }
-            fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+            fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_> {
                 Box::new([(MIB, 4096)].into_iter())
             }
             fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {

@@ -93,7 +93,7 @@ pub trait BlockSource: Send + Sync {
     }
 
     /// The runs `(offset, len)` outside which every byte is zero; sorted, not overlapping.
-    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_>;
+    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_>;
 
     /// Fills `buf` from byte `offset` on. Reading past the end is an error.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
@@ -128,7 +128,7 @@ impl BlockSource for BlockMap {
         self.len
     }
 
-    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_> {
         let mut extents = self.extents.iter().peekable();
         Box::new(std::iter::from_fn(move || {
             let first = extents.next()?;

@@ -112,7 +112,7 @@ impl BlockSource for RawFile {
         self.len
     }
 
-    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_> {
         Box::new(self.data.iter().copied())
     }
 

@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use block::{BLOCK_SIZE, BlockMap, BlockSource, Digest, block_ids_of, cut_at_blocks, snapshot_digest};
+use block::{BLOCK_SIZE, BlockMap, BlockSource, Digest, block_ids_of, snapshot_digest};
 use formats::RawFile;
 
 use crate::Error;
@@ -179,18 +179,16 @@ impl Store {
             return Err(Error::TooLarge { size: disk.len(), most: MAX_SIZE });
         }
         let state = self.refresh()?;
-        let runs = cut_at_blocks(disk.data());
-        let blocks: Vec<&[(u64, u64)]> = runs.chunk_by(|a, b| a.0 / BLOCK_SIZE == b.0 / BLOCK_SIZE).collect();
-        let data_bytes = runs.iter().map(|(_, len)| len).sum();
+        let data_bytes = disk.data().map(|(_, len)| len).sum();
         options.progress.begin(data_bytes);
-        let threads = self.options.threads().min(blocks.len()).max(1);
+        let few = Pieces::new(disk).take(self.options.threads()).count();
+        let threads = self.options.threads().min(few).max(1);
         let work = Work {
             store: self,
             state: &state,
             disk,
             map,
-            blocks: &blocks,
-            next: AtomicUsize::new(0),
+            pieces: Mutex::new((0, Pieces::new(disk))),
             order: Mutex::new(Order::new(self, state.root.generation)),
             moved: Condvar::new(),
             stopped: AtomicBool::new(false),
@@ -216,7 +214,7 @@ impl Store {
             size: disk.len(),
             data_bytes,
             blocks: order.blocks,
-            entries: Vec::new(),
+            entries: order.entries,
             last: None,
             origins: order.origins,
             claims: Default::default(),
@@ -224,9 +222,6 @@ impl Store {
             read_bytes: order.read_bytes,
             hashed_bytes: order.hashed_bytes,
         };
-        for sealed in order.sealed {
-            prepared.entries.extend(sealed);
-        }
         if let Some(pack) = order.pack {
             let (upload, key, entries) = pack.finish()?;
             prepared.entries.extend(entries);
@@ -322,16 +317,66 @@ pub(crate) struct Learned {
     pub(crate) id: Digest,
 }
 
+/// The part of a block that has data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    /// The block's place on the disk.
+    index: u64,
+    /// Where data begins and ends on the disk.
+    from: u64,
+    to: u64,
+    /// Bytes of data between, without holes.
+    len: u64,
+}
+
+/// A disk cut into blocks: those that have data, one after another.
+struct Pieces<'a> {
+    data: Box<dyn Iterator<Item = (u64, u64)> + Send + 'a>,
+    /// What is left of the run that was cut last: where it begins and ends.
+    rest: (u64, u64),
+}
+
+impl<'a> Pieces<'a> {
+    fn new(disk: &'a dyn BlockSource) -> Self {
+        Self { data: disk.data(), rest: (0, 0) }
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        let mut piece: Option<Piece> = None;
+        loop {
+            let (from, end) = self.rest;
+            if from == end {
+                match self.data.next() {
+                    Some((offset, len)) => self.rest = (offset, offset + len),
+                    None => return piece,
+                }
+                continue;
+            }
+            let index = from / BLOCK_SIZE;
+            if piece.is_some_and(|piece| piece.index != index) {
+                return piece;
+            }
+            let to = end.min((index + 1) * BLOCK_SIZE);
+            let piece = piece.get_or_insert(Piece { index, from, to, len: 0 });
+            piece.to = to;
+            piece.len += to - from;
+            self.rest.0 = to;
+        }
+    }
+}
+
 /// One put while its threads run.
 struct Work<'a> {
     store: &'a Store,
     state: &'a State,
     disk: &'a dyn BlockSource,
     map: Option<&'a BlockMap>,
-    /// The runs of data of each block that has any.
-    blocks: &'a [&'a [(u64, u64)]],
-    /// The next block that nobody has taken.
-    next: AtomicUsize,
+    /// The blocks that nobody has taken, and the number of the first of them.
+    pieces: Mutex<(usize, Pieces<'a>)>,
     order: Mutex<Order<'a>>,
     /// Told when `order` moves on.
     moved: Condvar,
@@ -342,6 +387,8 @@ struct Work<'a> {
 
 /// What was found out about a block.
 struct Found {
+    /// Its place on the disk.
+    index: u64,
     id: Option<Digest>,
     /// Its frame, when the store does not have it.
     frame: Option<(Codec, Vec<u8>)>,
@@ -365,7 +412,8 @@ struct Order<'a> {
     /// Blocks in this put's packs.
     added: HashSet<Digest>,
     pack: Option<PackWriter>,
-    sealed: Vec<Vec<(Digest, BlockPlace)>>,
+    /// Where the blocks of finished packs are.
+    entries: Vec<(Digest, BlockPlace)>,
     stored_bytes: u64,
     read_bytes: u64,
     hashed_bytes: u64,
@@ -408,32 +456,40 @@ impl<'a> Work<'a> {
         let mut buffer = vec![0; LANES * BLOCK_LEN];
         let mut sealing: Sealing<'scope> = None;
         loop {
-            let first = self.next.fetch_add(LANES, Ordering::Relaxed);
-            if first >= self.blocks.len() || self.stopped.load(Ordering::Relaxed) {
+            let (first, batch) = self.take();
+            if batch.is_empty() || self.stopped.load(Ordering::Relaxed) {
                 break;
             }
-            let batch = &self.blocks[first..self.blocks.len().min(first + LANES)];
             let mut found = Vec::with_capacity(batch.len());
-            for (runs, block) in batch.iter().zip(buffer.chunks_mut(BLOCK_LEN)) {
-                found.push(self.read(runs, block)?);
+            for (piece, block) in batch.iter().zip(buffer.chunks_mut(BLOCK_LEN)) {
+                found.push(self.read(piece, block)?);
             }
             self.hash(&mut found, &buffer);
             for (at, (mut found, block)) in found.into_iter().zip(buffer.chunks(BLOCK_LEN)).enumerate() {
                 self.compress(&mut found, block, &mut encoder)?;
                 self.hand_in(first + at, found, scope, &mut sealing)?;
-                self.progress.advance(batch[at].iter().map(|(_, len)| len).sum());
+                self.progress.advance(batch[at].len);
             }
         }
         join(sealing)
     }
 
+    /// The next blocks that nobody has taken, and the number of the first.
+    fn take(&self) -> (usize, Vec<Piece>) {
+        let mut pieces = guard(&self.pieces);
+        let (next, left) = &mut *pieces;
+        let taken: Vec<Piece> = left.take(LANES).collect();
+        let first = *next;
+        *next += taken.len();
+        (first, taken)
+    }
+
     /// Brings the bytes of a block into `block`, unless its origin tells its id.
-    fn read(&self, runs: &[(u64, u64)], block: &mut [u8]) -> Result<Found, Error> {
+    fn read(&self, piece: &Piece, block: &mut [u8]) -> Result<Found, Error> {
         let backend = &*self.store.backend;
-        let (first, last) = (runs[0], runs[runs.len() - 1]);
-        let index = first.0 / BLOCK_SIZE;
+        let Piece { index, from, to, .. } = *piece;
         let key = self.map.map(|map| origin::key(map, index));
-        let mut found = Found { id: None, frame: None, key, read: 0, hashed: 0 };
+        let mut found = Found { index, id: None, frame: None, key, read: 0, hashed: 0 };
         if let Some(key) = key {
             match self.state.origin(backend, &key)? {
                 Some(None) => return Ok(Found { key: None, ..found }),
@@ -443,7 +499,6 @@ impl<'a> Work<'a> {
                 _ => {}
             }
         }
-        let (from, to) = (first.0, last.0 + last.1);
         let start = index * BLOCK_SIZE;
         let (low, high) = ((from - start) as usize, (to - start) as usize);
         block[..low].fill(0);
@@ -502,12 +557,11 @@ impl<'a> Work<'a> {
             let next = order.next;
             order.waiting.remove(&next)
         } {
-            let index = self.blocks[order.next][0].0 / BLOCK_SIZE;
             order.next += 1;
             moved = true;
-            if let Some(full) = order.take(index, found)? {
+            if let Some(full) = order.take(found)? {
                 let (mut upload, key, entries) = full.finish()?;
-                order.sealed.push(entries);
+                order.entries.extend(entries);
                 match scope {
                     None => upload.seal(&key)?,
                     Some(scope) => {
@@ -544,7 +598,7 @@ impl<'a> Order<'a> {
             origins: Vec::new(),
             added: HashSet::new(),
             pack: None,
-            sealed: Vec::new(),
+            entries: Vec::new(),
             stored_bytes: 0,
             read_bytes: 0,
             hashed_bytes: 0,
@@ -553,7 +607,8 @@ impl<'a> Order<'a> {
     }
 
     /// Takes the next block; gives a pack that became full by it.
-    fn take(&mut self, index: u64, found: Found) -> Result<Option<PackWriter>, Error> {
+    fn take(&mut self, found: Found) -> Result<Option<PackWriter>, Error> {
+        let index = found.index;
         self.read_bytes += found.read;
         self.hashed_bytes += found.hashed;
         if let Some(key) = found.key {
@@ -621,5 +676,47 @@ impl PackWriter {
         };
         let entries = self.index.entries().iter().map(|entry| (entry.id, place(entry))).collect();
         Ok((self.upload, name.key(crate::format::Folder::Packs), entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use block::cut_at_blocks;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Runs(Vec<(u64, u64)>);
+
+    impl BlockSource for Runs {
+        fn len(&self) -> u64 {
+            self.0.last().map_or(0, |(offset, len)| offset + len)
+        }
+        fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_> {
+            Box::new(self.0.iter().copied())
+        }
+        fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_the_data_of_each_block(runs in prop::collection::vec((0..900_000u64, 0..1_500_000u64), 0..9)) {
+            let mut at = 0;
+            let place = |(gap, len)| {
+                let offset = at + gap;
+                at = offset + len;
+                (offset, len)
+            };
+            let disk = Runs(runs.into_iter().map(place).collect());
+            let cut = cut_at_blocks(disk.data());
+            let blocks = cut.chunk_by(|a, b| a.0 / BLOCK_SIZE == b.0 / BLOCK_SIZE).map(|runs| {
+                let (first, last) = (runs[0], runs[runs.len() - 1]);
+                let len = runs.iter().map(|(_, len)| len).sum();
+                Piece { index: first.0 / BLOCK_SIZE, from: first.0, to: last.0 + last.1, len }
+            });
+            prop_assert_eq!(Pieces::new(&disk).collect::<Vec<_>>(), blocks.collect::<Vec<_>>());
+        }
     }
 }

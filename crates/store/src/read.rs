@@ -231,7 +231,7 @@ impl BlockSource for SnapshotDisk {
         self.snapshot.size
     }
 
-    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_> {
         let runs = self.snapshot.blocks.chunk_by(|a, b| a.0 + 1 == b.0);
         Box::new(runs.map(|run| {
             let start = run[0].0 * BLOCK_SIZE;

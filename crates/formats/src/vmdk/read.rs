@@ -393,7 +393,7 @@ impl BlockSource for VmdkFile {
         self.header.capacity * SECTOR
     }
 
-    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_> {
         let grain = self.header.grain * SECTOR;
         let mut grains = self.grains.iter().peekable();
         Box::new(std::iter::from_fn(move || {

@@ -45,9 +45,6 @@ impl BlockSource for Kept<'_> {
 
 /// Opens the store in a folder, or makes it there.
 pub(crate) fn open(folder: &Path) -> Result<Arc<Store>, Error> {
-    if let Some(above) = folder.parent() {
-        fs::create_dir_all(above).map_err(Error::io(above, "cannot be made to hold the store"))?;
-    }
     Ok(Arc::new(Store::create(Arc::new(LocalBackend::new(folder)))?))
 }
 

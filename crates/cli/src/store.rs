@@ -134,9 +134,6 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
                 let (path, action) = (file.clone(), "looking at the image");
                 ::store::Error::Image(formats::Error::Io { path, action, source })
             })?;
-            if let Some(above) = place.parent() {
-                std::fs::create_dir_all(above).with_context(|| format!("cannot make {}", above.display()))?;
-            }
             let store = Store::create(backend())?;
             let parent = parent.as_deref().map(|parent| store.find(parent)).transpose()?;
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -45,6 +45,13 @@ impl LocalBackend {
     }
 }
 
+/// The folder that has the name of another; the current one for a relative path of one part, none for the top.
+fn above(folder: &Path) -> Option<&Path> {
+    let above = folder.parent()?;
+    let is_here = above.as_os_str().is_empty();
+    if is_here { Some(Path::new(".")).filter(|here| *here != folder) } else { Some(above) }
+}
+
 /// Says what was done with which path when it failed.
 fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> BackendError {
     let place = path.display().to_string();
@@ -87,6 +94,23 @@ impl Root {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => done.map_err(failed(folder, "making the folder")),
         }
+    }
+
+    /// Makes a folder and those above it that are missing, each with a durable name; gives the topmost folder that was synced.
+    fn make_path<'a>(&self, folder: &'a Path) -> BackendResult<Option<&'a Path>> {
+        let mut topmost = None;
+        match self.fs.create_folder(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+                topmost = self.make_path(above.ok_or(error).map_err(failed(folder, "making the folder"))?)?;
+                self.make_folder(folder)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(failed(folder, "making the folder"))?,
+        }
+        let nearest = above(folder);
+        nearest.map_or(Ok(()), |nearest| self.sync_folder(nearest))?;
+        Ok(topmost.or(nearest))
     }
 
     /// A new file in the folder of temporary files.
@@ -201,10 +225,10 @@ impl Backend for LocalBackend {
     fn prepare(&self, folders: &[&str]) -> BackendResult<()> {
         self.root.refuse_foreign(folders)?;
         let path = &self.root.path;
-        self.root.make_folder(path)?;
-        // A relative path may have nothing above its first folder.
-        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-        self.root.sync_folder(above.unwrap_or(Path::new(".")))?;
+        let topmost = self.root.make_path(path)?;
+        // Somebody else may have made what is above just now: these names should last as well, as far as this user may see to it.
+        let others = std::iter::successors(topmost.and_then(above), |folder| above(folder));
+        others.for_each(|folder| drop(self.root.fs.sync_folder(folder)));
         folders
             .iter()
             .chain([&TEMPORARY])

@@ -49,12 +49,9 @@ pub(crate) struct Program {
 pub(crate) type Work<'a> = Box<dyn FnOnce(&World) -> Result<(), Error> + Send + 'a>;
 
 impl World {
-    /// An empty machine.
+    /// An empty machine: the store makes the folder above it as well.
     pub(crate) fn new(options: Options, seed: u64) -> Self {
-        let mut disk = Disk::new();
-        disk.create_folder(Path::new("/data")).expect("an empty disk");
-        disk.sync_folder(Path::new("/")).expect("the top folder");
-        Self::on(disk, Ledger::default(), options, seed)
+        Self::on(Disk::new(), Ledger::default(), options, seed)
     }
 
     /// A machine that starts with what a disk has.

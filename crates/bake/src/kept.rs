@@ -1,6 +1,5 @@
 //! Volumes go into the store, and come out of it as files.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use ::store::{
     Backend, ChosenId, Existing, GcOptions, GcPlan, GetOptions, Hurt, LocalBackend, PackPlan, PutOptions,
     PutReport, Record, Source, Stat, Store, VerifyOptions, VerifyReport, Way,
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bake::{Report, Unit};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};

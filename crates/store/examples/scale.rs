@@ -1,11 +1,11 @@
-//! How a store grows: snapshots of synthetic blocks, and at each step the time to open, look up, list, put, mark and sweep, and the
+//! How a store grows: snapshots of synthetic blocks, and at each step the time to put, open, look up, list, mark and sweep, and the
 //! most memory so far. `scale FOLDER SNAPSHOTS NEW_BLOCKS_EACH`.
 #![allow(clippy::print_stdout, reason = "an example for a terminal")]
 
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use block::Digest;
 use store::{GcOptions, LocalBackend, MemoryBackend, Options, Store};
@@ -35,8 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         folder => Arc::new(LocalBackend::new(Path::new(folder))),
     };
     let store = Store::create(backend.clone())?;
-    println!("snapshots |     blocks | put ms | open ms | 1000 lookups ms | list ms | mark s | peak MiB");
+    println!(
+        "snapshots |     blocks | put ms, mean | slowest | open ms | 1000 lookups ms | list ms | mark s | peak MiB"
+    );
     let mut next = 1;
+    let (mut puts, mut slowest, mut since) = (Duration::ZERO, Duration::ZERO, 0);
     for at in 0..snapshots {
         let first = at * new;
         let ids: Vec<Digest> = (first..first + new).map(id).collect();
@@ -44,8 +47,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let begin = Instant::now();
         store.simulate(&format!("snapshot-{at}"), &known, &ids)?;
         let put = begin.elapsed();
+        (puts, slowest, since) = (puts + put, slowest.max(put), since + 1);
         if at + 1 == next || at + 1 == snapshots {
-            next *= 10;
+            // 1, 3, 10, 30, 100, …
+            next = if next.to_string().starts_with('3') { next / 3 * 10 } else { next * 3 };
             let begin = Instant::now();
             let fresh = Store::open_with(backend.clone(), Options::default())?;
             let open = begin.elapsed();
@@ -62,16 +67,18 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mark = begin.elapsed();
             assert_eq!((known, listed as u64, plan.needed_blocks), (1000, at + 1, (at + 1) * new));
             println!(
-                "{:9} | {:10} | {:6.1} | {:7.2} | {:15.2} | {:7.2} | {:6.2} | {:8}",
+                "{:9} | {:10} | {:12.1} | {:7.1} | {:7.2} | {:15.2} | {:7.2} | {:6.2} | {:8}",
                 at + 1,
                 plan.needed_blocks,
-                put.as_secs_f64() * 1e3,
+                puts.as_secs_f64() * 1e3 / f64::from(since),
+                slowest.as_secs_f64() * 1e3,
                 open.as_secs_f64() * 1e3,
                 look.as_secs_f64() * 1e3,
                 list.as_secs_f64() * 1e3,
                 mark.as_secs_f64(),
                 peak()?
             );
+            (puts, slowest, since) = (Duration::ZERO, Duration::ZERO, 0);
         }
     }
     // The first half: of packs that are partly needed there is but one, whose blocks have no bytes to copy.

@@ -66,7 +66,7 @@ pub trait Backend: Send + Sync {
     fn prepare(&self, folders: &[&str]) -> BackendResult<()>;
 
     /// Makes whole objects durable, all of them when it returns without error, some or none of them otherwise. An object
-    /// that exists already has the same bytes and is replaced or left, as the back end likes.
+    /// that exists already is replaced: it was written with the same bytes, but may have rotted since.
     fn write(&self, objects: &[(&str, &[u8])]) -> BackendResult<()>;
 
     /// Makes an object durable unless one exists under its key; says whether it was made. Of several at once one wins.
@@ -130,7 +130,8 @@ pub trait Upload: Send {
     /// Makes all that was appended durable; its key follows.
     fn flush(&mut self) -> BackendResult<()>;
 
-    /// Makes the object durable under its key. Without a `flush` after the last `append`, it flushes itself.
+    /// Makes the object durable under its key, in place of one that has it. Without a `flush` after the last `append`, it flushes
+    /// itself.
     fn seal(self: Box<Self>, key: &str) -> BackendResult<()>;
 }
 

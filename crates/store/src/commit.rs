@@ -1,17 +1,21 @@
 //! The one way in which a snapshot becomes part of the store.
 
+use std::collections::HashSet;
+
 use block::Digest;
 
 use crate::Error;
 use crate::backend::{Backend, Upload};
 use crate::format::{
-    BlockPlace, Catalog, Claims, Folder, FormatError, LayerRef, Name, Record, Root, Snapshot, Table,
+    BlockPlace, Catalog, Claims, Entries, Folder, FormatError, LayerRef, Name, Record, Root, Snapshot, Table,
     TableKind, TableWriter, merge_tables, origin_entry,
 };
 use crate::store::{Layer, ROOT, State, Store};
 
-/// Most entries of a table that a commit makes of older ones: a commit stays cheap, a collection merges the rest.
+/// Most entries of a table that a rebuild, or a commit that others were faster than, makes of older ones.
 pub(crate) const MAX_MERGED: u64 = 1 << 19;
+/// Most entries of any table.
+const MAX_TABLE: u64 = u32::MAX as u64;
 /// Tables smaller than this are always merged.
 const SMALL: u64 = 1024;
 /// Most contents in a list of claims that a commit makes of older ones.
@@ -34,6 +38,14 @@ pub(crate) struct Change {
     pub(crate) origins: Vec<(Digest, Digest)>,
     pub(crate) claims: Claims,
     pub(crate) snapshot: Snapshot,
+}
+
+/// How a table is added to a list.
+struct NewTable {
+    kind: TableKind,
+    generation: u32,
+    /// Most entries of what it becomes a part of.
+    most: u64,
 }
 
 /// Objects to make durable before the root names them.
@@ -87,8 +99,7 @@ impl Store {
         entries.sort_by_key(|(id, _)| *id);
         origins.sort();
         origins.dedup_by_key(|(key, _)| *key);
-        let bytes = snapshot.write();
-        let object = Name { generation, digest: Digest::of(&bytes) };
+        let object = Name { generation, digest: Digest::of(&snapshot.write()) };
         let mut record = Record {
             id: snapshot.id,
             name: snapshot.name.clone(),
@@ -102,6 +113,8 @@ impl Store {
         };
         let mut pack = pack;
         let mut tries = 0;
+        // The first time large tables may be merged; who is slower than others for it does without.
+        let mut most = MAX_TABLE;
         // Whether a root with this very snapshot may be in place because of an unclear swap.
         let mut unclear = false;
         loop {
@@ -115,13 +128,10 @@ impl Store {
             }
             // Nor may a block be counted on that was found damaged since the put began.
             let known = |id: &Digest| entries.binary_search_by_key(id, |(id, _)| *id).is_ok();
+            let noted: HashSet<Digest> =
+                state.root.quarantine.iter().map(|quarantined| quarantined.id).collect();
             for (_, id) in &snapshot.blocks {
-                let noted = || state.root.quarantine.iter().any(|quarantined| quarantined.id == *id);
-                if !state.root.quarantine.is_empty()
-                    && noted()
-                    && !known(id)
-                    && !state.has(&*self.backend, id)?
-                {
+                if noted.contains(id) && !known(id) && !state.has(&*self.backend, id)? {
                     return Err(Error::Overtaken);
                 }
             }
@@ -150,28 +160,22 @@ impl Store {
                 let fill = |writer: &mut Sink<'_>| {
                     entries.iter().try_for_each(|(id, place)| writer.push_block(*id, *place))
                 };
-                self.add_table(
-                    &mut root.index,
-                    state.index(),
-                    TableKind::Blocks,
-                    generation,
-                    fill,
-                    &mut objects,
-                )?;
+                let new = NewTable { kind: TableKind::Blocks, generation, most };
+                self.add_table(&mut root.index, state.index(), new, fill, &mut objects)?;
             }
             if !applied && !origins.is_empty() {
                 let fill = |writer: &mut Sink<'_>| {
                     origins.iter().try_for_each(|(key, id)| writer.push(&origin_entry(*key, *id)))
                 };
-                let layers = &mut root.origins;
-                self.add_table(layers, state.origins(), TableKind::Origins, generation, fill, &mut objects)?;
+                let new = NewTable { kind: TableKind::Origins, generation, most };
+                self.add_table(&mut root.origins, state.origins(), new, fill, &mut objects)?;
             }
             if !applied && !claims.contents.is_empty() {
                 self.add_claims(&mut root, &claims, generation, &mut objects)?;
             }
             if twin.is_none() {
                 record.sequence = root.sequence;
-                objects.0.push((object.key(Folder::Snapshots), bytes.clone()));
+                objects.0.push((object.key(Folder::Snapshots), snapshot.write()));
                 root.recent.push(record.clone());
                 self.shorten_recent(&mut root, generation, &mut objects)?;
             }
@@ -193,7 +197,7 @@ impl Store {
                     self.refresh()?;
                     return Ok(existed);
                 }
-                Swapped::Conflict => {}
+                Swapped::Conflict => most = MAX_MERGED,
                 Swapped::Unclear(error) => {
                     tries += 1;
                     if tries > RETRIES {
@@ -211,21 +215,23 @@ impl Store {
         &self,
         layers: &mut Vec<LayerRef>,
         open: &[std::sync::Arc<Layer>],
-        kind: TableKind,
-        generation: u32,
+        new: NewTable,
         fill: impl FnOnce(&mut Sink<'_>) -> Result<(), FormatError>,
         objects: &mut Objects,
     ) -> Result<(), Error> {
-        let (mut bytes, digest, mut count) =
-            table_bytes(kind, fill).map_err(|error| self.own_error(error))?;
-        if layers.iter().any(|layer| layer.name == (Name { generation, digest })) {
+        let NewTable { kind, generation, most } = new;
+        let (bytes, digest, mut count) = table_bytes(kind, fill).map_err(|error| self.own_error(error))?;
+        let name = Name { generation, digest };
+        if layers.iter().any(|layer| layer.name == name) {
             return Ok(());
         }
-        let merged = last_to_merge(layers, &mut count, MAX_MERGED);
+        let merged = last_to_merge(layers, &mut count, most);
         let kept = layers.len() - merged;
-        if merged > 0 {
-            let new = Table::read(kind, std::mem::take(&mut bytes).into())
-                .map_err(|error| self.own_error(error))?;
+        let mut added = vec![LayerRef { name, count }];
+        if merged == 0 {
+            objects.0.push((name.key(kind.folder()), bytes));
+        } else {
+            let new = Table::read(kind, bytes.into()).map_err(|error| self.own_error(error))?;
             let mut tables = Vec::new();
             for layer in &open[kept..] {
                 let table = layer.table(&*self.backend)?;
@@ -233,21 +239,61 @@ impl Store {
                 tables.push(table);
             }
             tables.push(&new);
-            let append = |piece: &[u8]| {
-                bytes.extend_from_slice(piece);
-                Ok::<_, FormatError>(())
-            };
-            (_, count) = merge_tables(kind, &tables, |_, _| Ok::<_, FormatError>(true), append)
-                .map_err(|error| self.own_error(error))?;
+            let all = |_: usize, _: &Entries<'_>| Ok::<_, MergeError>(true);
+            if count > self.options.merged_in_memory {
+                added = self.upload_table(kind, &tables, all, generation)?;
+            } else {
+                let mut bytes = Vec::new();
+                let append = |piece: &[u8]| {
+                    bytes.extend_from_slice(piece);
+                    Ok(())
+                };
+                let (digest, count) =
+                    merge_tables(kind, &tables, all, append).map_err(|error| self.merge_error(error))?;
+                let name = Name { generation, digest };
+                objects.0.push((name.key(kind.folder()), bytes));
+                added = vec![LayerRef { name, count }];
+            }
         }
-        let folder = match kind {
-            TableKind::Blocks => Folder::Index,
-            TableKind::Origins => Folder::Origins,
-        };
-        let name = objects.add(folder, generation, bytes);
         layers.truncate(kept);
-        layers.push(LayerRef { name, count });
+        layers.extend(added);
         Ok(())
+    }
+
+    /// Merges tables into a new object, which is durable then; no object when nothing is left.
+    pub(crate) fn upload_table(
+        &self,
+        kind: TableKind,
+        tables: &[&Table],
+        keep: impl FnMut(usize, &Entries<'_>) -> Result<bool, MergeError>,
+        generation: u32,
+    ) -> Result<Vec<LayerRef>, Error> {
+        let mut upload = self.backend.upload()?;
+        let mut buffer = Vec::with_capacity(1 << 20);
+        let sink = |bytes: &[u8]| {
+            buffer.extend_from_slice(bytes);
+            if buffer.len() >= 1 << 20 {
+                upload.append(&buffer)?;
+                buffer.clear();
+            }
+            Ok(())
+        };
+        let merged = merge_tables(kind, tables, keep, sink);
+        let (digest, count) = merged.map_err(|error| self.merge_error(error))?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        upload.append(&buffer)?;
+        let name = Name { generation, digest };
+        upload.seal(&name.key(kind.folder()))?;
+        Ok(vec![LayerRef { name, count }])
+    }
+
+    fn merge_error(&self, error: MergeError) -> Error {
+        match error {
+            MergeError::Store(error) => error,
+            MergeError::Format(error) => self.own_error(error),
+        }
     }
 
     /// Adds claims to the list, merged with the last of it as tables are.
@@ -334,3 +380,18 @@ pub(crate) fn table_bytes(
 
 /// A table that is made in memory.
 pub(crate) type Sink<'a> = TableWriter<&'a mut dyn FnMut(&[u8]) -> Result<(), FormatError>>;
+
+/// What went wrong with a merge.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MergeError {
+    #[error(transparent)]
+    Store(#[from] Error),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+}
+
+impl From<crate::BackendError> for MergeError {
+    fn from(error: crate::BackendError) -> Self {
+        Self::Store(error.into())
+    }
+}

@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError, Listed, Locked, Tag};
+use crate::backend::{Backend, BackendError, Listed, Locked, Object, Tag};
 use crate::format::Folder;
-use crate::fs::LockKind;
+use crate::fs::{Bytes, LockKind};
 
 /// Threads that race for one swap.
 const RACERS: usize = 8;
@@ -58,10 +58,15 @@ fn is_missing(rule: &'static str, backend: &dyn Backend, key: &str) -> Outcome {
     }
 }
 
+fn whole(rule: &'static str, object: &dyn Object) -> Result<Vec<u8>, Broken> {
+    let bytes = done(rule, object.load())?.into_vec();
+    bytes.map_err(|error| Broken { rule, found: format!("the whole object: {error}") })
+}
+
 fn reads_as(rule: &'static str, backend: &dyn Backend, key: &str, bytes: &[u8]) -> Outcome {
     let object = done(rule, backend.open(key))?;
     same(rule, done(rule, object.len())?, bytes.len() as u64)?;
-    same(rule, done(rule, object.load())?.to_vec() == bytes, true)?;
+    same(rule, whole(rule, &*object)? == bytes, true)?;
     let (from, to) = (bytes.len() / 3, bytes.len() - bytes.len() / 4);
     let mut part = vec![0; to - from];
     done(rule, object.read_at(from as u64, &mut part))?;
@@ -79,6 +84,11 @@ fn objects(backend: &dyn Backend) -> Outcome {
         both.iter().try_for_each(|(key, bytes)| reads_as(rule, backend, key, bytes))?;
     }
     done(rule, backend.write(&[]))?;
+    let rule = "an object that is written again is whole, whatever became of it";
+    for bytes in [&b"rotten!"[..], b"alpha"] {
+        done(rule, backend.write(&[("packs/a", bytes)]))?;
+        reads_as(rule, backend, "packs/a", bytes)?;
+    }
     let rule = "a read past the end is UnexpectedEof";
     let object = done(rule, backend.open("packs/a"))?;
     let error = object.read_at(3, &mut [0; 3]).map_err(|error| error.kind());
@@ -112,7 +122,15 @@ fn uploads(backend: &dyn Backend) -> Outcome {
     let mut again = done(rule_again, backend.upload())?;
     done(rule_again, again.append(&all))?;
     done(rule_again, again.seal("packs/up"))?;
-    reads_as(rule, backend, "packs/up", &all)
+    reads_as(rule, backend, "packs/up", &all)?;
+    let rule = "an object that is sealed again is whole, whatever became of it";
+    for bytes in [&b"rotten!"[..], &all] {
+        let mut whole = done(rule, backend.upload())?;
+        done(rule, whole.append(bytes))?;
+        done(rule, whole.seal("packs/up"))?;
+        reads_as(rule, backend, "packs/up", bytes)?;
+    }
+    Ok(())
 }
 
 fn swaps(backend: &dyn Backend) -> Outcome {
@@ -204,8 +222,8 @@ fn deletions(backend: &dyn Backend) -> Outcome {
         done(rule, backend.delete(&["packs/a", "index/b"]))?;
     }
     is_missing(rule, backend, "packs/a")?;
-    if let Ok(bytes) = open.load() {
-        same(rule, bytes.to_vec(), b"alpha".to_vec())?;
+    if let Ok(Ok(bytes)) = open.load().map(Bytes::into_vec) {
+        same(rule, bytes, b"alpha".to_vec())?;
     }
     done("a sweep leaves objects alone", backend.sweep())?;
     reads_as("a sweep leaves objects alone", backend, "index/empty", b"")

@@ -217,6 +217,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error of an object: what is wrong with its bytes, or with reading them.
+    pub(crate) fn of_object(place: String, source: FormatError) -> Self {
+        match source {
+            FormatError::Unread { kind, why, .. } => {
+                BackendError { place, action: "reading the object", source: io::Error::new(kind, why) }.into()
+            }
+            source => Self::Format { place, source },
+        }
+    }
+
     /// Whether the user can mend it: another name, another folder, another program.
     pub fn is_mistake(&self) -> bool {
         match self {

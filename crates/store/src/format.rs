@@ -19,8 +19,8 @@ pub(crate) use pack::{PackIndexBuilder, pack_header};
 pub use root::{Catalog, Condemned, LayerRef, Quarantined, Root};
 pub(crate) use snapshot::MAX_SIZE;
 pub use snapshot::{Record, Snapshot, SnapshotId, SnapshotIdError};
-pub use table::{BlockPlace, Table, TableKind, merge_tables};
-pub(crate) use table::{TableWriter, origin_entry};
+pub use table::{BlockPlace, Table, TableKind};
+pub(crate) use table::{Entries, Half, TableWriter, half, merge_tables, origin_entry};
 
 /// The version of the formats in this module, which is that of a whole store.
 pub const VERSION: u32 = 1;
@@ -43,6 +43,16 @@ pub enum FormatError {
         what: &'static str,
         /// Its version.
         found: u32,
+    },
+    /// Where they lie did not give them: they may be as they should be.
+    #[error("the {what} could not be read: {why}")]
+    Unread {
+        /// Which kind of object.
+        what: &'static str,
+        /// The kind of the system's error.
+        kind: std::io::ErrorKind,
+        /// What the system said.
+        why: String,
     },
 }
 

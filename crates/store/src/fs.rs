@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,39 +12,77 @@ use rustix::io::Errno;
 
 use crate::sys;
 
-/// Bytes of a whole file: mapped where the file system can, in memory elsewhere. Cheap to clone.
+/// Bytes of a whole object that no longer changes: in memory, or in a file that is read where they are wanted. Cheap to clone.
 #[derive(Clone)]
-pub struct Bytes(Arc<Store>);
+pub struct Bytes(Kept);
 
-enum Store {
-    Mapped(sys::Map),
-    Memory(Vec<u8>),
+#[derive(Clone)]
+enum Kept {
+    Memory(Arc<Vec<u8>>),
+    File(Arc<dyn FileHandle>, u64),
 }
 
 impl From<Vec<u8>> for Bytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Store::Memory(bytes)))
+        Arc::new(bytes).into()
+    }
+}
+
+impl From<Arc<Vec<u8>>> for Bytes {
+    fn from(bytes: Arc<Vec<u8>>) -> Self {
+        Self(Kept::Memory(bytes))
     }
 }
 
 impl Bytes {
-    /// Makes sure that all of it can be read now. What is mapped is read by the kernel first: a page that the disk cannot
-    /// give is an error here, and would end the process later.
-    pub fn can_be_read(&self) -> io::Result<()> {
-        match &*self.0 {
-            Store::Mapped(map) => map.populate(),
-            Store::Memory(_) => Ok(()),
+    /// The first `len` bytes of a file, which are not read yet.
+    pub fn in_file(file: Arc<dyn FileHandle>, len: u64) -> Self {
+        Self(Kept::File(file, len))
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> u64 {
+        match &self.0 {
+            Kept::Memory(bytes) => bytes.len() as u64,
+            Kept::File(_, len) => *len,
         }
     }
-}
 
-impl Deref for Bytes {
-    type Target = [u8];
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 
-    fn deref(&self) -> &[u8] {
-        match &*self.0 {
-            Store::Mapped(map) => map,
-            Store::Memory(bytes) => bytes,
+    /// Those that are in memory.
+    pub(crate) fn memory(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Kept::Memory(bytes) => Some(bytes),
+            Kept::File(..) => None,
+        }
+    }
+
+    /// Fills `buf` from byte `offset` on; `UnexpectedEof` when they end before.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        match &self.0 {
+            Kept::Memory(bytes) => {
+                let from =
+                    usize::try_from(offset).ok().and_then(|start| bytes.get(start..)?.get(..buf.len()));
+                buf.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+            Kept::File(file, _) => file.read_at(offset, buf),
+        }
+    }
+
+    /// All of them, read now if they are in a file.
+    pub fn into_vec(self) -> io::Result<Vec<u8>> {
+        match self.0 {
+            Kept::Memory(bytes) => Ok(Arc::unwrap_or_clone(bytes)),
+            Kept::File(file, len) => {
+                let mut bytes = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?];
+                file.read_at(0, &mut bytes)?;
+                Ok(bytes)
+            }
         }
     }
 }
@@ -106,7 +143,7 @@ pub trait FileSystem: Send + Sync {
     /// Gives a file another name, taking the place of a file that has it, in one step.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Takes a name away. `NotFound` when there is none. Open handles and mappings of the file stay whole.
+    /// Takes a name away. `NotFound` when there is none. Open handles of the file stay whole.
     fn unlink(&self, path: &Path) -> io::Result<()>;
 
     /// Makes a folder. `AlreadyExists` when the name is taken.
@@ -158,7 +195,7 @@ pub trait FileHandle: Send + Sync {
     /// Fills `buf` from byte `offset` on; `UnexpectedEof` when the file ends before.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
-    /// The whole file. It is one that no longer changes.
+    /// The whole file, which no longer changes: read now, or [`Bytes::in_file`] when it is large.
     fn load(&self) -> io::Result<Bytes> {
         let len = usize::try_from(self.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let mut bytes = vec![0; len];
@@ -183,8 +220,8 @@ impl HostFile {
     }
 }
 
-/// A file smaller than this is read rather than mapped: a page that the disk cannot give is an error then, not the process's end.
-const MAP_FROM: u64 = 16 << 20;
+/// A file smaller than this is held in memory once it is wanted.
+const LARGE: u64 = 4 << 20;
 
 impl FileHandle for HostFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
@@ -215,9 +252,9 @@ impl FileHandle for HostFile {
 
     fn load(&self) -> io::Result<Bytes> {
         let len = self.len()?;
-        if len >= MAP_FROM {
-            let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-            return Ok(Bytes(Arc::new(Store::Mapped(sys::Map::new(&self.file, len)?))));
+        if len >= LARGE {
+            let file = Self { file: self.file.try_clone()?, appended: Default::default() };
+            return Ok(Bytes::in_file(Arc::new(file), len));
         }
         let mut bytes = vec![0; len as usize];
         self.read_at(0, &mut bytes)?;

@@ -4,13 +4,13 @@ use block::{BLOCK_SIZE, Digest};
 
 use crate::Error;
 use crate::backend::{Listed, Locked};
-use crate::commit::{Objects, Swapped};
+use crate::commit::{MergeError, Objects, Swapped};
 use crate::format::{
-    BlockPlace, Catalog, ClaimedContent, Claims, Condemned, Folder, LayerRef, Name, PACK_ENTRY, PACK_FOOTER,
-    PACK_HEADER, Record, Root, SnapshotId, Table, TableKind, merge_tables,
+    BlockPlace, Catalog, ClaimedContent, Claims, Condemned, Entries, Folder, FormatError, LayerRef, Name,
+    PACK_ENTRY, PACK_FOOTER, PACK_HEADER, Record, Root, SnapshotId, Table, TableKind,
 };
 use crate::fs::LockKind;
-use crate::mark::Marks;
+use crate::mark::{ASKED, Bits, Marks};
 use crate::put::{PackWriter, Progress};
 use crate::read::Fetcher;
 use crate::store::{State, Store};
@@ -90,6 +90,17 @@ pub struct GcReport {
     pub damaged_blocks: u64,
 }
 
+impl GcReport {
+    /// What a collection and the next one did together.
+    fn add(&mut self, next: Self) {
+        self.deleted_packs += next.deleted_packs;
+        self.condemned_packs = next.condemned_packs;
+        self.freed_bytes += next.freed_bytes;
+        self.copied_bytes += next.copied_bytes;
+        self.damaged_blocks = next.damaged_blocks;
+    }
+}
+
 /// What is in a pack.
 #[derive(Clone, Copy, Default)]
 struct Contents {
@@ -99,6 +110,16 @@ struct Contents {
     needed_bytes: u64,
     /// Whether a needed block in it is known to be damaged.
     hopeless: bool,
+}
+
+impl Contents {
+    fn add(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.blocks += other.blocks;
+        self.needed_blocks += other.needed_blocks;
+        self.needed_bytes += other.needed_bytes;
+        self.hopeless |= other.hopeless;
+    }
 }
 
 impl Store {
@@ -113,7 +134,8 @@ impl Store {
             let found: Vec<Record> =
                 records.into_iter().filter(|record| wanted.contains(&record.id)).collect();
             if unclear.is_none() {
-                if let Some(id) = ids.iter().find(|id| !found.iter().any(|record| record.id == **id)) {
+                let there: HashSet<SnapshotId> = found.iter().map(|record| record.id).collect();
+                if let Some(id) = ids.iter().find(|id| !there.contains(id)) {
                     return Err(Error::NoSnapshot {
                         wanted: id.to_string(),
                         place: self.place(),
@@ -176,22 +198,33 @@ impl Store {
     }
 
     fn plan(&self, state: &State, records: &[Record], marks: &Marks<'_>) -> Result<GcPlan, Error> {
-        let mut packs: BTreeMap<Name, Contents> = BTreeMap::new();
         let (mut needed_blocks, mut needed_bytes) = (0, 0);
-        for (at, table) in marks.tables.iter().enumerate() {
-            for position in 0..table.len() {
-                let place = marks.place(at, position)?;
-                let contents = packs.entry(place.pack).or_default();
-                contents.bytes += u64::from(place.len);
-                contents.blocks += 1;
-                if marks.is_needed(at, position) {
-                    contents.hopeless |= state.is_quarantined(&table.id(position), &place.pack);
-                    contents.needed_blocks += 1;
-                    contents.needed_bytes += u64::from(place.len);
-                    needed_blocks += 1;
-                    needed_bytes += u64::from(place.len);
-                }
+        let mut counted: Vec<Vec<Contents>> = Vec::new();
+        let mut names: Vec<&[Name]> = Vec::new();
+        for (layer, table) in state.index().iter().zip(&marks.tables) {
+            names.push(table.packs().map_err(|error| layer.failed(&*self.backend, error))?);
+            counted.push(vec![Contents::default(); names[names.len() - 1].len()]);
+        }
+        marks.each(|at, entry| {
+            let spot = entry.spot()?;
+            let contents = &mut counted[at][spot.pack];
+            contents.bytes += u64::from(spot.len);
+            contents.blocks += 1;
+            if marks.is_needed(at, entry.position()) {
+                let is_damaged = |id| state.is_quarantined(&id, &names[at][spot.pack]);
+                contents.hopeless |= entry.id().is_some_and(is_damaged);
+                contents.needed_blocks += 1;
+                contents.needed_bytes += u64::from(spot.len);
+                needed_blocks += 1;
+                needed_bytes += u64::from(spot.len);
             }
+            Ok(())
+        })?;
+        let mut packs: BTreeMap<Name, Contents> = BTreeMap::new();
+        for (name, counted) in
+            names.iter().zip(&counted).flat_map(|(names, counted)| names.iter().zip(counted))
+        {
+            packs.entry(*name).or_default().add(counted);
         }
         // Packs with damage in what is not needed of them are rewritten, so that it goes; from one with a needed block that is damaged
         // not all can be copied.
@@ -240,20 +273,70 @@ impl Store {
     /// With the store's lock to itself (on a folder, while nobody writes) it frees at once. Without, it moves the store one
     /// generation on, condemns what is not needed, and deletes what an earlier collection condemned and still nobody
     /// needs: see the crate's documentation for why that is safe.
+    ///
+    /// On a disk without room for all that it would write it goes in steps: it deletes what interrupted writers left, then packs
+    /// that nothing needs, and copies last. A root and an index without deleted packs must find room; copies that find none are
+    /// left for another time.
     pub fn execute_gc(&self, options: &GcOptions<'_>) -> Result<GcReport, Error> {
         let held = self.backend.lock(LockKind::Exclusive, options.wait)?;
         let alone = matches!(held, Locked::Held(_));
         // While others write, this collector is a writer too: one that holds the lock alone must wait for it.
         let _held = if alone { held } else { self.lock_shared()? };
+        match self.collect(options, alone, true) {
+            Err(Error::Full { .. }) if alone => self.collect_in_steps(options),
+            collected => collected,
+        }
+    }
+
+    /// A collection on a full disk, with the store's lock alone: each step makes room for the next, which writes more.
+    fn collect_in_steps(&self, options: &GcOptions<'_>) -> Result<GcReport, Error> {
+        let mut report = self.clear()?;
+        report.add(self.collect(options, true, false)?);
+        match self.collect(options, true, true) {
+            Ok(all) => report.add(all),
+            // There is no room for copies: what they would have freed stays.
+            Err(Error::Full { .. }) if report.freed_bytes > 0 => report.add(self.clear()?),
+            Err(error) => return Err(error),
+        }
+        Ok(report)
+    }
+
+    /// Deletes what is no part of the store; nothing is written but a root. With the store's lock alone.
+    fn clear(&self) -> Result<GcReport, Error> {
+        let swept = GcReport { freed_bytes: self.backend.sweep()?, ..GcReport::default() };
+        let mut error = Error::Busy { place: self.place() };
+        for _ in 0..ATTEMPTS {
+            let (state, records) = self.on_fresh_state(|state| Ok((state.clone(), self.records(state)?)))?;
+            // Two generations on, as in a whole collection.
+            let old = &state.root;
+            let (sequence, generation) = (old.sequence + 1, old.generation.wrapping_add(2));
+            let root = Root { sequence, generation, ..old.clone() };
+            match self.swap(&state, &root) {
+                Swapped::Done => {
+                    let (named, deleted) = (named(&root, &records), HashSet::new());
+                    return Finished { generation, named, deleted, report: swept }.delete(self, true);
+                }
+                Swapped::Conflict => {}
+                Swapped::Unclear(unclear) => error = unclear,
+            }
+        }
+        Err(error)
+    }
+
+    /// A whole collection, or one without packs that are mostly not needed: that one copies nothing.
+    fn collect(&self, options: &GcOptions<'_>, alone: bool, copies: bool) -> Result<GcReport, Error> {
         let mut error = Error::Busy { place: self.place() };
         for _ in 0..ATTEMPTS {
             let executed = self.on_fresh_state(|state| {
                 let records = self.records(state)?;
                 options.progress.begin(records.len() as u64);
                 let marks = Marks::of(self, state, &records, options.progress)?;
-                let fresh = self.plan(state, &records, &marks)?;
-                let few_tables = state.index().len() <= MANY_TABLES;
-                if fresh.is_empty() && state.root.condemned.is_empty() && few_tables {
+                let mut fresh = self.plan(state, &records, &marks)?;
+                if !copies {
+                    fresh.rewritten.clear();
+                }
+                let is_tidy = state.index().len() <= MANY_TABLES && !marks.has_replaced();
+                if fresh.is_empty() && state.root.condemned.is_empty() && is_tidy {
                     return Ok(None);
                 }
                 self.execute(state, &records, &marks, &fresh, alone).map(Some)
@@ -311,9 +394,9 @@ impl Store {
             let generation = earlier.map_or(root.generation, |condemned| condemned.generation);
             root.condemned.push(Condemned { pack, generation });
         }
-        let known: HashSet<Name> = marks.tables.iter().flat_map(|table| table.packs()).collect();
+        let known = self.known_packs(state)?;
         root.quarantine.retain(|damaged| known.contains(&damaged.pack) && !deleted.contains(&damaged.pack));
-        self.write_index(state, marks, &copied, &deleted, &mut root)?;
+        self.write_index(marks, &copied, &Going { unneeded: &unneeded, deleted: &deleted }, &mut root)?;
         self.write_origins(state, marks, &mut root)?;
         let mut objects = Objects::default();
         self.write_claims(marks, &mut root, &mut objects)?;
@@ -326,6 +409,16 @@ impl Store {
         Ok((swapped, finished))
     }
 
+    /// The packs that the index names.
+    fn known_packs(&self, state: &State) -> Result<HashSet<Name>, Error> {
+        let mut packs = HashSet::new();
+        for layer in state.index() {
+            let names = layer.table(&*self.backend)?.packs();
+            packs.extend(names.map_err(|error| layer.failed(&*self.backend, error))?);
+        }
+        Ok(packs)
+    }
+
     /// Those of `packs` whose needed blocks were all copied.
     fn emptied(
         &self,
@@ -335,13 +428,12 @@ impl Store {
     ) -> Result<HashSet<Name>, Error> {
         let mut emptied = packs.clone();
         if !packs.is_empty() {
-            for (at, table) in marks.tables.iter().enumerate() {
-                for position in (0..table.len()).filter(|position| marks.is_needed(at, *position)) {
-                    if !copied.contains(&table.id(position)) {
-                        emptied.remove(&marks.place(at, position)?.pack);
-                    }
+            marks.each_needed(|_, entry| {
+                if entry.id().is_some_and(|id| !copied.contains(&id)) {
+                    emptied.remove(&entry.place()?.pack);
                 }
-            }
+                Ok(())
+            })?;
         }
         Ok(emptied)
     }
@@ -357,14 +449,11 @@ impl Store {
         let packs: HashSet<Name> = plan.rewritten.iter().map(|pack| pack.pack).collect();
         let mut wanted = Vec::new();
         if !packs.is_empty() {
-            for (at, table) in marks.tables.iter().enumerate() {
-                for position in (0..table.len()).filter(|position| marks.is_needed(at, *position)) {
-                    let place = marks.place(at, position)?;
-                    if packs.contains(&place.pack) {
-                        wanted.push((place, table.id(position)));
-                    }
-                }
-            }
+            marks.each_needed(|_, entry| {
+                let place = entry.place()?;
+                wanted.extend(entry.id().filter(|_| packs.contains(&place.pack)).map(|id| (place, id)));
+                Ok(())
+            })?;
         }
         wanted.sort_by_key(|(place, _)| (place.pack, place.offset));
         let mut fetcher = Fetcher::new()?;
@@ -396,92 +485,68 @@ impl Store {
         Ok(copied)
     }
 
-    /// The index without deleted packs and with what was copied: one table when there is anything to leave out.
+    /// The index without deleted packs, without second places of blocks in packs that stay, and with what was copied: one table when
+    /// there is anything to leave out.
     fn write_index(
         &self,
-        state: &State,
         marks: &Marks<'_>,
         copied: &[(Digest, BlockPlace)],
-        deleted: &HashSet<Name>,
+        going: &Going<'_>,
         root: &mut Root,
     ) -> Result<(), Error> {
-        let outdated = |table: &Table| table.packs().any(|pack| deleted.contains(&pack));
-        let many = marks.tables.len() > MANY_TABLES;
-        if copied.is_empty() && !many && !marks.tables.iter().any(|table| outdated(table)) {
+        let mut outdated = marks.tables.len() > MANY_TABLES || !copied.is_empty();
+        marks.each(|at, entry| {
+            outdated = outdated || going.leaves_out(marks, at, entry)?;
+            Ok(())
+        })?;
+        if !outdated {
             return Ok(());
-        }
-        for (layer, table) in state.index().iter().zip(&marks.tables) {
-            table.check(&layer.layer.name).map_err(|error| layer.failed(&*self.backend, error))?;
         }
         let new = crate::commit::block_table(copied)
             .and_then(|(bytes, _)| Table::read(TableKind::Blocks, bytes.into()));
         let new = new.map_err(|error| self.own_error(error))?;
         let mut tables = marks.tables.clone();
         tables.push(&new);
-        let keep = |at: usize, position: usize| match marks.tables.get(at) {
-            Some(_) if deleted.is_empty() => Ok(true),
-            Some(_) => Ok(!deleted.contains(&marks.place(at, position)?.pack)),
+        let keep = |at: usize, entry: &Entries<'_>| match marks.tables.get(at) {
+            Some(_) => Ok(!going.leaves_out(marks, at, entry)?),
             None => Ok::<_, MergeError>(true),
         };
-        root.index = self.upload_table(TableKind::Blocks, Folder::Index, &tables, keep, root.generation)?;
+        root.index = self.upload_table(TableKind::Blocks, &tables, keep, root.generation)?;
         Ok(())
     }
 
     /// Origins of blocks that are needed.
     fn write_origins(&self, state: &State, marks: &Marks<'_>, root: &mut Root) -> Result<(), Error> {
         let mut tables = Vec::new();
+        let mut needed: Vec<Bits> = Vec::new();
         let mut outdated = state.origins().len() > MANY_TABLES;
         for layer in state.origins() {
             let table = layer.table(&*self.backend)?;
-            table.check(&layer.layer.name).map_err(|error| layer.failed(&*self.backend, error))?;
-            tables.push(table);
-        }
-        let needed = |at: usize, position: usize| {
-            let id = tables[at].origin(position);
-            Ok::<_, MergeError>(id.0 == [0; 32] || marks.needs(&id)?)
-        };
-        for (at, table) in tables.iter().enumerate() {
-            for position in 0..table.len() {
-                outdated |= !needed(at, position)?;
+            let failed = |error| layer.failed(&*self.backend, error);
+            table.check(&layer.layer.name).map_err(failed)?;
+            let mut entries = table.entries().map_err(failed)?;
+            let mut bits = Bits::new(table.len());
+            while entries.current().is_some() {
+                let (first, mut ids) = (entries.position(), Vec::new());
+                while let Some(id) = entries.origin().filter(|_| ids.len() < ASKED) {
+                    ids.push(id);
+                    entries.advance().map_err(failed)?;
+                }
+                for (at, needed) in marks.needs(&ids)?.into_iter().enumerate() {
+                    outdated |= !needed;
+                    if needed {
+                        bits.set(first + at);
+                    }
+                }
             }
+            tables.push(table);
+            needed.push(bits);
         }
         if outdated {
-            root.origins =
-                self.upload_table(TableKind::Origins, Folder::Origins, &tables, needed, root.generation)?;
+            let keep = |at: usize, entry: &Entries<'_>| Ok::<_, MergeError>(needed[at].get(entry.position()));
+            root.origins = self.upload_table(TableKind::Origins, &tables, keep, root.generation)?;
         }
         Ok(())
-    }
-
-    /// Merges tables into a new object; no object when nothing is left.
-    fn upload_table(
-        &self,
-        kind: TableKind,
-        folder: Folder,
-        tables: &[&Table],
-        keep: impl FnMut(usize, usize) -> Result<bool, MergeError>,
-        generation: u32,
-    ) -> Result<Vec<LayerRef>, Error> {
-        let mut upload = self.backend.upload()?;
-        let mut buffer = Vec::with_capacity(1 << 20);
-        let sink = |bytes: &[u8]| {
-            buffer.extend_from_slice(bytes);
-            if buffer.len() >= 1 << 20 {
-                upload.append(&buffer)?;
-                buffer.clear();
-            }
-            Ok(())
-        };
-        let (digest, count) = merge_tables(kind, tables, keep, sink).map_err(|error| match error {
-            MergeError::Store(error) => error,
-            MergeError::Format(error) => self.own_error(error),
-        })?;
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        upload.append(&buffer)?;
-        let name = Name { generation, digest };
-        upload.seal(&name.key(folder))?;
-        Ok(vec![LayerRef { name, count }])
     }
 
     /// Claims all of whose blocks are needed; of others the blocks that would prove them are gone.
@@ -489,10 +554,7 @@ impl Store {
         let mut layers = Vec::new();
         for layer in std::mem::take(&mut root.claims) {
             let claims = self.load_claims(layer.name)?;
-            let mut needed = Vec::with_capacity(claims.blocks.len());
-            for id in &claims.blocks {
-                needed.push(id.0 == [0; 32] || marks.needs(id)?);
-            }
+            let needed = marks.needs(&claims.blocks)?;
             if needed.iter().all(|needed| *needed) {
                 layers.push(layer);
                 continue;
@@ -511,6 +573,27 @@ impl Store {
         }
         root.claims = layers;
         Ok(())
+    }
+}
+
+/// Packs that a collection takes out of the store.
+struct Going<'a> {
+    /// Those in which nothing is needed.
+    unneeded: &'a HashSet<Name>,
+    /// Those that go now.
+    deleted: &'a HashSet<Name>,
+}
+
+impl Going<'_> {
+    /// Whether an entry is no part of the new index.
+    fn leaves_out(&self, marks: &Marks<'_>, at: usize, entry: &Entries<'_>) -> Result<bool, FormatError> {
+        let replaced = marks.is_replaced(at, entry.position());
+        if self.deleted.is_empty() && !replaced {
+            return Ok(false);
+        }
+        let pack = entry.place()?.pack;
+        // What is condemned stays known until it goes.
+        Ok(self.deleted.contains(&pack) || replaced && !self.unneeded.contains(&pack))
     }
 }
 
@@ -540,13 +623,7 @@ impl Finished {
     /// commit, unless there are no writers.
     fn delete(self, store: &Store, alone: bool) -> Result<GcReport, Error> {
         let Self { generation, named, deleted, mut report } = self;
-        let packs = store.on_fresh_state(|state| {
-            let mut packs: HashSet<Name> = HashSet::new();
-            for layer in state.index() {
-                packs.extend(layer.table(&*store.backend)?.packs());
-            }
-            Ok(packs)
-        })?;
+        let packs = store.on_fresh_state(|state| store.known_packs(state))?;
         let mut keys = Vec::new();
         for folder in Folder::ALL {
             for listed in store.backend.list(folder.name())? {
@@ -568,28 +645,5 @@ impl Finished {
             report.freed_bytes += store.backend.sweep()?;
         }
         Ok(report)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum MergeError {
-    #[error(transparent)]
-    Store(#[from] Error),
-    #[error(transparent)]
-    Format(#[from] crate::format::FormatError),
-}
-
-impl From<crate::BackendError> for MergeError {
-    fn from(error: crate::BackendError) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-impl From<MergeError> for Error {
-    fn from(error: MergeError) -> Self {
-        match error {
-            MergeError::Store(error) => error,
-            MergeError::Format(source) => Self::Format { place: "the store".to_owned(), source },
-        }
     }
 }

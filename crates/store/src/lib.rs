@@ -32,8 +32,8 @@
 //! names it ([`Error::Newer`], [`format::FormatError::Newer`]). A format never changes; a new one gets a new number.
 //!
 //! Tables come in layers, newest last in the root. A commit adds one with what is new and merges it with those before it that are
-//! not much larger: n entries lie in about log n tables, and a commit costs in proportion to what it brings. A mapped
-//! table is looked up where it lies; opening a store reads the root alone.
+//! not much larger: n entries lie in about log n tables, and an entry is written about log n times. A table of more than 4 MiB
+//! is looked up where it lies, with a read or two of what is needed; opening a store reads the root alone.
 //!
 //! # What a put does
 //!
@@ -70,7 +70,9 @@
 //!    cannot commit. When others do hold
 //!    the lock and it is not to wait, it goes by 4 and 5.
 //! 7. A collection refuses to run when any snapshot or table cannot be read or any block has no place. Of a block at several places one that was just
-//!    read whole is kept. A block that cannot be copied because it is damaged keeps its pack.
+//!    read whole is kept, and the index forgets the others. A block that cannot be copied because it is damaged keeps its pack.
+//! 8. Where a collection that has the store to itself finds no room it goes in steps, each a whole collection by these rules: a root two generations on,
+//!    after which it deletes what no root names; then packs without a marked block; then, with the room of all these, packs that must be copied.
 //!
 //! No clock is read, and no lock file's age is guessed. Readers take no lock: what they have open stays, and what they miss they look up in a
 //! fresh root.
@@ -93,8 +95,8 @@
 //! | the store's folder synced: `put` returns | replaced | there, whole | what the new root no longer names |
 //!
 //! A forget and the noting of damage are the last two rows. A collection is all of them, with copies of blocks for new ones; then it deletes, which is
-//! never synced: what comes back is left over for the next collection. A new store makes its folder and syncs the one above, makes its
-//! own folders and syncs itself, then makes `root` and then `format`: what has a `format` is whole.
+//! never synced: what comes back is left over for the next collection. A new store makes its folder and those above it that are missing, syncs
+//! the one above each, makes its own folders and syncs itself, then makes `root` and then `format`: what has a `format` is whole.
 //!
 //! `tests/crash` does all of this on a simulated machine that stops at every operation, with errors at every operation, and on a
 //! simulated object store, and shows that it would notice if any sync, lock, order or the reading back of frames were left out.

@@ -14,7 +14,7 @@ use crate::format::{
 };
 use crate::fs::LockKind;
 use crate::read::{Fetcher, PlaceError};
-use crate::store::{FORMAT, ROOT, Store, format_text, is_store};
+use crate::store::{FORMAT, ROOT, Store, format_text, is_store, load};
 use crate::verify::{DamagedObject, Unread, read_pack_index};
 
 /// How often a rebuild begins again because somebody else changed the store.
@@ -167,24 +167,28 @@ fn rebuilt(backend: &dyn Backend, old: Option<Root>, report: &mut RebuildReport)
         }
     }
     for name in tables.iter().filter(|_| !without_index.is_empty()) {
-        let object = backend.open(&name.key(Folder::Index)).and_then(|object| object.load());
-        let bytes = match object.map_err(Unread::from) {
+        let bytes = match load(backend, &name.key(Folder::Index)).map_err(Unread::from) {
             Err(Unread::Failed(error)) => return Err(unreadable(error)),
             Err(Unread::Wrong(_) | Unread::Newer(_)) => continue,
             Ok(bytes) => bytes,
         };
-        let readable = bytes.can_be_read().is_ok();
-        let Some(table) = Table::read(TableKind::Blocks, bytes).ok().filter(|_| readable) else { continue };
-        // Each entry has a checksum of its own.
-        let saved = (0..table.len()).filter_map(|at| Some((table.id(at), table.place(at).ok()?)));
-        entries.extend(saved.filter(|(_, place)| without_index.contains(&place.pack)));
+        let Ok(table) = Table::read(TableKind::Blocks, bytes.into()) else { continue };
+        let Ok(mut saved) = table.entries() else { continue };
+        while let Some(id) = saved.id() {
+            // Each entry has a checksum of its own.
+            let place = saved.checked_place().ok().filter(|place| without_index.contains(&place.pack));
+            entries.extend(place.map(|place| (id, place)));
+            if saved.advance().is_err() {
+                break;
+            }
+        }
     }
     add_layer(backend, &mut root, &mut entries)?;
 
     // Origins save work and hold nothing: those that are damaged, or of a lost root, are left out.
     let open = |layer: &LayerRef| {
-        let bytes = backend.open(&layer.name.key(Folder::Origins)).and_then(|object| object.load()).ok()?;
-        Table::read(TableKind::Origins, bytes).ok()?.check(&layer.name).ok()
+        let object = backend.open(&layer.name.key(Folder::Origins)).and_then(|object| object.load());
+        Table::read(TableKind::Origins, object.ok()?).ok()?.check(&layer.name).ok()
     };
     root.origins.retain(|layer| open(layer).is_some());
     if lost {
@@ -252,13 +256,7 @@ fn read<T>(
     parse: impl FnOnce(&[u8]) -> Result<T, FormatError>,
 ) -> Result<Option<T>, Error> {
     let key = name.key(folder);
-    let bytes = backend.open(&key).and_then(|object| object.load()).map_err(Unread::from);
-    if let Ok(bytes) = &bytes {
-        bytes.can_be_read().map_err(|source| {
-            let action = "reading the object";
-            Error::Unreadable { place: format!("{}/{key}", backend.place()), action, source }
-        })?;
-    }
+    let bytes = load(backend, &key).map_err(Unread::from);
     let parsed = bytes.and_then(|bytes| match Digest::of(&bytes) == name.digest {
         true => match parse(&bytes) {
             Err(FormatError::Newer { found, .. }) => Err(Unread::Newer(found)),

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use block::{BLOCK_SIZE, Digest};
 
 use crate::Error;
-use crate::backend::{Backend, BackendResult, Locked, Object, Tag};
+use crate::backend::{Backend, BackendError, BackendResult, Locked, Object, Tag};
 use crate::codec::FrameFault;
 use crate::format::{
     BlockPlace, Catalog, Claims, Condemned, Folder, FormatError, LayerRef, Name, Record, Root, Snapshot,
     SnapshotId, Table, TableKind, VERSION,
 };
-use crate::fs::{Bytes, LockKind};
+use crate::fs::LockKind;
 use crate::rebuild::has_objects;
 
 /// The object that says that this is a store.
@@ -28,6 +28,9 @@ pub struct Options {
     pub level: i32,
     /// Bytes after which a pack is sealed.
     pub pack_size: u32,
+    /// Entries of a table that are merged in memory; what has more goes to its place while it is made.
+    #[doc(hidden)]
+    pub merged_in_memory: u64,
     /// Stands in for a faulty processor.
     #[doc(hidden)]
     pub frame_fault: Option<FrameFault>,
@@ -35,7 +38,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { threads: 0, level: 1, pack_size: 64 << 20, frame_fault: None }
+        Self { threads: 0, level: 1, pack_size: 64 << 20, merged_in_memory: 1 << 16, frame_fault: None }
     }
 }
 
@@ -275,10 +278,9 @@ impl Store {
     }
 
     /// All bytes of a named object, which must be those of its name.
-    pub(crate) fn load(&self, folder: Folder, name: Name) -> Result<Bytes, Error> {
+    pub(crate) fn load(&self, folder: Folder, name: Name) -> Result<Vec<u8>, Error> {
         let key = name.key(folder);
-        let bytes = self.backend.open(&key).and_then(|object| object.load());
-        let bytes = bytes.map_err(|error| missing(&self.place(), &key, error))?;
+        let bytes = load(&*self.backend, &key).map_err(|error| missing(&self.place(), &key, error))?;
         if Digest::of(&bytes) != name.digest {
             let why = "its bytes are not those of its name";
             return Err(self.format_error(folder, name, FormatError::Damaged { what: what(folder), why }));
@@ -293,12 +295,19 @@ impl Store {
 
     /// The error of something that was made here and turns out damaged.
     pub(crate) fn own_error(&self, source: FormatError) -> Error {
-        Error::Format { place: self.place(), source }
+        Error::of_object(self.place(), source)
     }
 
     pub(crate) fn format_error(&self, folder: Folder, name: Name, source: FormatError) -> Error {
-        Error::Format { place: format!("{}/{}", self.place(), name.key(folder)), source }
+        Error::of_object(format!("{}/{}", self.place(), name.key(folder)), source)
     }
+}
+
+/// All bytes of an object.
+pub(crate) fn load(backend: &dyn Backend, key: &str) -> BackendResult<Vec<u8>> {
+    let place = || format!("{}/{key}", backend.place());
+    let failed = |source| BackendError { place: place(), action: "reading the object", source };
+    backend.open(key)?.load()?.into_vec().map_err(failed)
 }
 
 fn what(folder: Folder) -> &'static str {
@@ -381,6 +390,7 @@ impl State {
             FormatError::Damaged { why, .. } => {
                 Error::RootLost { place: place(), state: format!("damaged ({why})") }
             }
+            unread => Error::of_object(place(), unread),
         })?;
         Ok(Self::new(root, tag, old))
     }
@@ -450,9 +460,8 @@ impl State {
         key: &Digest,
     ) -> Result<Option<Option<Digest>>, Error> {
         for layer in self.origins.iter().rev() {
-            let table = layer.table(backend)?;
-            if let Some(at) = table.position(key).map_err(|error| layer.failed(backend, error))? {
-                let id = table.origin(at);
+            let found = layer.table(backend)?.origin_of(key);
+            if let Some(id) = found.map_err(|error| layer.failed(backend, error))? {
                 return Ok(Some((id.0 != [0; 32]).then_some(id)));
             }
         }
@@ -482,10 +491,7 @@ fn open_layers(layers: &[LayerRef], kind: TableKind, old: Option<&[Arc<Layer>]>)
 
 impl Layer {
     fn key(&self) -> String {
-        self.layer.name.key(match self.kind {
-            TableKind::Blocks => Folder::Index,
-            TableKind::Origins => Folder::Origins,
-        })
+        self.layer.name.key(self.kind.folder())
     }
 
     /// The table; its footer is looked at when it is first opened.
@@ -502,12 +508,10 @@ impl Layer {
 
     /// Where this table has a block.
     fn place(&self, backend: &dyn Backend, id: &Digest) -> Result<Option<BlockPlace>, Error> {
-        let table = self.table(backend)?;
-        let position = table.position(id).map_err(|error| self.failed(backend, error))?;
-        position.map(|at| table.place(at).map_err(|error| self.failed(backend, error))).transpose()
+        self.table(backend)?.place_of(id).map_err(|error| self.failed(backend, error))
     }
 
     pub(crate) fn failed(&self, backend: &dyn Backend, source: FormatError) -> Error {
-        Error::Format { place: format!("{}/{}", backend.place(), self.key()), source }
+        Error::of_object(format!("{}/{}", backend.place(), self.key()), source)
     }
 }

@@ -16,6 +16,7 @@ mod files;
 mod formats;
 mod killed;
 mod model;
+mod series;
 
 /// Small packs, one thread, so that tests see several packs and one order.
 pub(crate) fn small() -> Options {

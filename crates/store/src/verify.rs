@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Mutex;
@@ -8,18 +9,22 @@ use block::{Digest, Hasher};
 use crate::Error;
 use crate::backend::{BackendError, Object};
 use crate::codec::BLOCK_LEN;
-use crate::commit::{Objects, Swapped, table_bytes};
-use crate::format::FormatError;
+use crate::commit::{Objects, Swapped};
 use crate::format::{
-    BlockPlace, Folder, LayerRef, Name, PACK_FOOTER, PACK_HEADER, Pack, PackFooter, Quarantined, Record,
-    Root, SnapshotId, TableKind,
+    BlockPlace, Entries, Folder, FormatError, Half, LayerRef, Name, PACK_FOOTER, PACK_HEADER, Pack,
+    PackFooter, Quarantined, Record, Root, SnapshotId, Table, TableKind, half, merge_tables,
 };
+use crate::mark::walk;
 use crate::put::Progress;
 use crate::read::{Fetcher, PlaceError};
 use crate::store::{State, Store, guard};
 
 /// Blocks that one thread checks at a time.
 const RUN: usize = 32;
+/// Most blocks whose places are in memory at a time, if no pack has more: 40 MiB.
+const AT_ONCE: usize = 1 << 19;
+/// Ids of blocks that are looked up together: 16 MiB.
+const LOOKED_UP: usize = 1 << 20;
 /// How often what was found is noted again because writers were faster.
 const ATTEMPTS: usize = 20;
 /// How often a verification begins again because a collection changed the store under it.
@@ -152,19 +157,33 @@ impl Store {
     ) -> Result<(VerifyReport, Damage), Error> {
         let records = self.records(state)?;
         let mut report = VerifyReport { snapshots: records.len() as u64, ..VerifyReport::default() };
-        let placed = self.check_tables(state, options, &mut report);
-        let bytes = placed.iter().map(|(place, _)| u64::from(place.len)).sum();
+        let tables = self.check_tables(state, &mut report);
+        let (packs, bytes) = self.count(state, &tables, options, &mut report);
         options.progress.begin(bytes);
-        let unreadable = self.check_packs(state, &placed, &mut report);
-        let bad = self.check_blocks(state, &placed, options)?;
-        report.blocks = placed.len() as u64;
-        report.stored_bytes = bytes;
+        let mut unreadable = Vec::new();
+        let mut bad = Vec::new();
+        // So many packs at a time that their blocks fit into memory.
+        let mut packs = packs.into_iter().peekable();
+        while let Some((first, mut blocks)) = packs.next() {
+            let mut group = HashSet::from([first]);
+            while let Some((pack, more)) = packs.next_if(|(_, more)| blocks + more <= AT_ONCE) {
+                blocks += more;
+                group.insert(pack);
+            }
+            let placed = self.placed(state, &tables, &group, options, &mut report);
+            unreadable.extend(self.check_packs(state, &placed, &mut report));
+            bad.extend(self.check_blocks(state, &placed, options)?);
+            report.blocks += placed.len() as u64;
+            report.stored_bytes += placed.iter().map(|(place, _)| u64::from(place.len)).sum::<u64>();
+        }
         let whole: HashSet<Digest> = self.elsewhere(state, &bad)?;
         let damaged: HashSet<Digest> = bad.iter().map(|(_, id, _)| *id).collect();
         let (lies, liars) = self.check_claims(state, options, &mut report)?;
         let hurt: HashSet<Digest> = lies.iter().flat_map(|(_, _, blocks)| blocks.iter().copied()).collect();
         let wanted = |id: &Digest| (damaged.contains(id) && !whole.contains(id)) || hurt.contains(id);
-        let (hurts, missing) = self.check_snapshots(state, &records, options, &wanted, &mut report)?;
+        // An index that cannot be read says nothing about what is missing.
+        let is_known = |id: &Digest| tables.iter().all(|whole| *whole) && in_part(id, options.part);
+        let (hurts, missing) = self.check_snapshots(state, &records, &is_known, &wanted, &mut report)?;
         let hurts_of = |id: &Digest| hurts.get(id).cloned().unwrap_or_default();
         for (place, id, why) in &bad {
             let healed = whole.contains(id);
@@ -194,40 +213,100 @@ impl Store {
         Ok((report, Damage { quarantine, liars }))
     }
 
-    /// Reads all tables whole; gives the places that are to be checked, by pack and offset.
-    fn check_tables(
-        &self,
-        state: &State,
-        options: &VerifyOptions<'_>,
-        report: &mut VerifyReport,
-    ) -> Vec<Placed> {
-        let mut placed = Vec::new();
+    /// Reads all tables whole; says of each table of the index whether it is as it should be.
+    fn check_tables(&self, state: &State, report: &mut VerifyReport) -> Vec<bool> {
+        let mut whole = Vec::new();
         for (folder, layer) in state
             .index()
             .iter()
             .map(|layer| (Folder::Index, layer))
             .chain(state.origins().iter().map(|layer| (Folder::Origins, layer)))
         {
-            let checked = layer.table(&*self.backend).and_then(|table| {
-                table.check(&layer.layer.name).map_err(|error| layer.failed(&*self.backend, error))?;
-                if folder == Folder::Index {
-                    for at in 0..table.len() {
-                        let id = table.id(at);
-                        let place = table.place(at).map_err(|error| layer.failed(&*self.backend, error))?;
-                        if in_part(&id, options.part) {
-                            placed.push((place, id));
-                        }
-                    }
-                }
-                Ok(())
-            });
+            let check = || {
+                let table = layer.table(&*self.backend)?;
+                table.check(&layer.layer.name).map_err(|error| layer.failed(&*self.backend, error))
+            };
+            // What the disk did not give once may be whole.
+            let checked = check().or_else(|error| if is_damage(&error) { Err(error) } else { check() });
+            if folder == Folder::Index {
+                whole.push(checked.is_ok());
+            }
             if let Err(error) = checked {
                 report.objects.push(object(folder, layer.layer.name, &error));
             }
         }
+        whole
+    }
+
+    /// How many blocks are to be checked in each pack, and bytes of all of them.
+    fn count(
+        &self,
+        state: &State,
+        tables: &[bool],
+        options: &VerifyOptions<'_>,
+        report: &mut VerifyReport,
+    ) -> (BTreeMap<Name, usize>, u64) {
+        let (mut packs, mut bytes) = (BTreeMap::new(), 0);
+        self.each_entry(state, tables, report, |entry| {
+            let (id, place) = (entry.id(), entry.place()?);
+            if id.is_some_and(|id| in_part(&id, options.part)) {
+                *packs.entry(place.pack).or_insert(0) += 1;
+                bytes += u64::from(place.len);
+            }
+            Ok(())
+        });
+        (packs, bytes)
+    }
+
+    /// The places in some packs that are to be checked, by pack and offset.
+    fn placed(
+        &self,
+        state: &State,
+        tables: &[bool],
+        packs: &HashSet<Name>,
+        options: &VerifyOptions<'_>,
+        report: &mut VerifyReport,
+    ) -> Vec<Placed> {
+        let mut placed = Vec::new();
+        self.each_entry(state, tables, report, |entry| {
+            let place = entry.place()?;
+            if packs.contains(&place.pack) {
+                let id = entry.id().filter(|id| in_part(id, options.part));
+                placed.extend(id.map(|id| (place, id)));
+            }
+            Ok(())
+        });
         placed.sort_by_key(|(place, id)| (place.pack, place.offset, *id));
         placed.dedup();
         placed
+    }
+
+    /// Shows the entries of those tables of the index that are as they should be. One that cannot be read any more is reported.
+    fn each_entry(
+        &self,
+        state: &State,
+        tables: &[bool],
+        report: &mut VerifyReport,
+        mut see: impl FnMut(&Entries<'_>) -> Result<(), FormatError>,
+    ) {
+        for (layer, _) in state.index().iter().zip(tables).filter(|(_, whole)| **whole) {
+            let mut all = || {
+                let table = layer.table(&*self.backend)?;
+                let mut entries = table.entries().map_err(|error| layer.failed(&*self.backend, error))?;
+                while entries.current().is_some() {
+                    // What the disk did not give once may be whole.
+                    let seen = see(&entries).or_else(|_| see(&entries));
+                    let moved = seen.and_then(|()| entries.advance().or_else(|_| entries.again()));
+                    moved.map_err(|error| layer.failed(&*self.backend, error))?;
+                }
+                Ok(())
+            };
+            if let Err(error) = all() {
+                let damaged = object(Folder::Index, layer.layer.name, &error);
+                report.objects.retain(|other| other.key != damaged.key);
+                report.objects.push(damaged);
+            }
+        }
     }
 
     /// Looks at the packs' own indices, from which a lost index would be rebuilt.
@@ -323,22 +402,46 @@ impl Store {
         Ok(whole)
     }
 
-    /// Reads all snapshots; gives those that have wanted blocks, and blocks that the index does not have.
+    /// Reads all snapshots; gives those that have wanted blocks, and blocks that the index should have and does not.
     #[expect(clippy::type_complexity, reason = "two maps of one kind, used once")]
     fn check_snapshots(
         &self,
         state: &State,
         records: &[Record],
-        options: &VerifyOptions<'_>,
+        is_known: &dyn Fn(&Digest) -> bool,
         wanted: &dyn Fn(&Digest) -> bool,
         report: &mut VerifyReport,
     ) -> Result<(HashMap<Digest, Vec<Hurt>>, BTreeMap<Digest, Vec<Hurt>>), Error> {
         let mut hurts: HashMap<Digest, Vec<Hurt>> = HashMap::new();
         let mut missing: BTreeMap<Digest, Vec<Hurt>> = BTreeMap::new();
-        // An index that cannot be read says nothing about what is missing.
-        let whole_index = state.index().iter().all(|layer| layer.table(&*self.backend).is_ok());
+        let tables: Option<Vec<&Table>> =
+            state.index().iter().map(|layer| layer.table(&*self.backend).ok()).collect();
+        let unread = Cell::new(0);
+        let failed = |at: usize, error| {
+            unread.set(at);
+            state.index()[at].failed(&*self.backend, error)
+        };
+        let mut halves: Vec<Half> = Vec::new();
+        let mut without: HashSet<Half> = HashSet::new();
+        let mut look_up = |halves: &mut Vec<Half>, report: &mut VerifyReport| {
+            halves.sort_unstable();
+            halves.dedup();
+            let mut look = |tables: &[&Table]| {
+                walk(tables, halves, &failed, |half, found| {
+                    without.extend(found.is_empty().then_some(half));
+                    Ok(())
+                })
+            };
+            let looked = tables.as_ref().map_or(Ok(()), |tables| look(tables).or_else(|_| look(tables)));
+            if let Err(error) = looked {
+                report.objects.push(object(Folder::Index, state.index()[unread.get()].layer.name, &error));
+            }
+            halves.clear();
+        };
         for record in records {
-            let snapshot = match self.snapshot(record) {
+            let read = || self.snapshot(record);
+            // What the disk did not give once may be whole.
+            let snapshot = match read().or_else(|error| if is_damage(&error) { Err(error) } else { read() }) {
                 Ok(snapshot) => snapshot,
                 Err(error) => {
                     let snapshot = Some((record.id, record.name.clone()));
@@ -352,12 +455,19 @@ impl Store {
                 if wanted(id) {
                     note_hurt(hurts.entry(*id).or_default(), record, *index);
                 }
-                if whole_index
-                    && in_part(id, options.part)
-                    && state.places(&*self.backend, id).is_ok_and(|places| places.is_empty())
-                {
-                    note_hurt(missing.entry(*id).or_default(), record, *index);
-                }
+            }
+            let known = snapshot.blocks.iter().filter(|(_, id)| is_known(id));
+            halves.extend(known.map(|(_, id)| half(&id.0)));
+            if halves.len() >= LOOKED_UP {
+                look_up(&mut halves, report);
+            }
+        }
+        look_up(&mut halves, report);
+        for record in records.iter().filter(|_| !without.is_empty()) {
+            // Those that cannot be read were reported.
+            let Ok(snapshot) = self.snapshot(record).or_else(|_| self.snapshot(record)) else { continue };
+            for (index, id) in snapshot.blocks.iter().filter(|(_, id)| without.contains(&half(&id.0))) {
+                note_hurt(missing.entry(*id).or_default(), record, *index);
             }
         }
         Ok((hurts, missing))
@@ -375,7 +485,8 @@ impl Store {
         let mut liars = HashSet::new();
         let mut fetcher = Fetcher::new()?;
         for layer in &state.root.claims {
-            let claims = match self.load_claims(layer.name) {
+            let read = || self.load_claims(layer.name);
+            let claims = match read().or_else(|error| if is_damage(&error) { Err(error) } else { read() }) {
                 Ok(claims) => claims,
                 Err(error) => {
                     report.objects.push(object(Folder::Claims, layer.name, &error));
@@ -470,16 +581,18 @@ impl Store {
             if table.check(&name.name).is_err() {
                 continue;
             }
-            if !(0..table.len()).any(|at| liars.contains(&table.origin(at))) {
+            let is_honest = |entry: &Entries<'_>| !entry.origin().is_some_and(|id| liars.contains(&id));
+            let mut bytes = Vec::new();
+            let append = |piece: &[u8]| {
+                bytes.extend_from_slice(piece);
+                Ok::<_, FormatError>(())
+            };
+            let (_, count) =
+                merge_tables(TableKind::Origins, &[table], |_, entry| Ok(is_honest(entry)), append)
+                    .map_err(|error| layer.failed(&*self.backend, error))?;
+            if count == table.len() as u64 {
                 origins.push(*name);
-                continue;
-            }
-            let kept = (0..table.len()).filter(|at| !liars.contains(&table.origin(*at)));
-            let (bytes, _, count) = table_bytes(TableKind::Origins, |writer| {
-                kept.into_iter().try_for_each(|at| writer.push(table.entry(at)))
-            })
-            .map_err(|error| self.own_error(error))?;
-            if count > 0 {
+            } else if count > 0 {
                 origins.push(LayerRef { name: objects.add(Folder::Origins, root.generation, bytes), count });
             }
         }
@@ -541,6 +654,14 @@ pub(crate) fn read_pack_index(object: &dyn Object, name: Name) -> Result<Pack, U
     object.read_at(footer.index_offset.into(), &mut index)?;
     let pack = Pack::read(&header, &index, &footer)?;
     if pack.name != name { Err(wrong("its bytes are not those of its name")) } else { Ok(pack) }
+}
+
+/// Whether an object is not what it was. Everything else may go away when it is tried again.
+fn is_damage(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Format { .. } | Error::Missing { .. } | Error::NoSnapshot { .. } | Error::Newer { .. }
+    )
 }
 
 /// Whether an id is in the n-th of m parts.

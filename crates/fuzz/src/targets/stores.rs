@@ -67,11 +67,11 @@ fn read_pack(input: &[u8]) {
 
 fn read_table(kind: TableKind, input: &[u8]) {
     let Ok(table) = Table::read(kind, input.to_vec().into()) else { return };
-    let packs: Vec<Name> = table.packs().collect();
+    let packs: Vec<Name> = table.packs().unwrap_or_default().to_vec();
     let name = Name { generation: 0, digest: Digest::of(input) };
     let good = table.check(&name).is_ok();
     for at in 0..table.len() {
-        let id = table.id(at);
+        let Ok(id) = table.id(at) else { continue };
         if good {
             assert_eq!(table.position(&id), Ok(Some(at)), "each key of a good table is found");
         } else {

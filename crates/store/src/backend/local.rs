@@ -185,12 +185,12 @@ impl Root {
     }
 
     /// The bytes of a whole file, `None` when there is none.
-    fn read(&self, path: &Path) -> BackendResult<Option<Bytes>> {
+    fn read(&self, path: &Path) -> BackendResult<Option<Vec<u8>>> {
         let file = match self.fs.open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(failed(path, "opening the file"))?,
         };
-        file.load().map(Some).map_err(failed(path, "reading the file"))
+        file.load().and_then(Bytes::into_vec).map(Some).map_err(failed(path, "reading the file"))
     }
 
     /// Puts bytes under a key when `replaces` agrees with what is there; called with the lock held.
@@ -271,7 +271,10 @@ impl Backend for LocalBackend {
 
     fn read_swapped(&self, key: &str) -> BackendResult<Option<(Vec<u8>, Tag)>> {
         let bytes = self.root.read(&self.root.path(key))?;
-        Ok(bytes.map(|bytes| (bytes.to_vec(), tag(&bytes))))
+        Ok(bytes.map(|bytes| {
+            let tag = tag(&bytes);
+            (bytes, tag)
+        }))
     }
 
     fn swap(&self, key: &str, expected: Option<&Tag>, bytes: &[u8]) -> BackendResult<bool> {

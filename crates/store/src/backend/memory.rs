@@ -11,7 +11,7 @@ use crate::fs::{Bytes, LockKind};
 /// store has none.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBackend {
-    objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    objects: Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>,
 }
 
 impl MemoryBackend {
@@ -30,7 +30,7 @@ impl MemoryBackend {
         self.guard().insert(key.to_owned(), bytes.into());
     }
 
-    fn guard(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
+    fn guard(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Vec<u8>>>> {
         self.objects.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -134,7 +134,7 @@ impl Upload for MemoryUpload {
 
 struct MemoryObject {
     key: String,
-    bytes: Bytes,
+    bytes: Arc<Vec<u8>>,
 }
 
 impl Object for MemoryObject {
@@ -154,6 +154,6 @@ impl Object for MemoryObject {
     }
 
     fn load(&self) -> BackendResult<Bytes> {
-        Ok(self.bytes.clone())
+        Ok(self.bytes.clone().into())
     }
 }

@@ -1,11 +1,13 @@
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use block::{Digest, Hasher};
 
 use super::pack::{join_len, split_len};
 use super::wire::{Reader, Writer};
-use super::{Codec, FormatError, Name};
+use super::{Codec, Folder, FormatError, Name};
 use crate::fs::Bytes;
 
 const MAGIC: &[u8; 8] = b"BKHTABL\n";
@@ -41,6 +43,14 @@ impl TableKind {
         }
     }
 
+    /// Where tables of this kind lie.
+    pub(crate) fn folder(self) -> Folder {
+        match self {
+            Self::Blocks => Folder::Index,
+            Self::Origins => Folder::Origins,
+        }
+    }
+
     fn entry_len(self) -> usize {
         match self {
             Self::Blocks => BLOCK_ENTRY,
@@ -58,6 +68,13 @@ impl TableKind {
     fn damaged(self, why: &'static str) -> FormatError {
         FormatError::Damaged { what: self.what(), why }
     }
+
+    fn unread(self, error: &io::Error) -> FormatError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.damaged("it is cut short"),
+            kind => FormatError::Unread { what: self.what(), kind, why: error.to_string() },
+        }
+    }
 }
 
 /// Where a block is.
@@ -73,7 +90,7 @@ pub struct BlockPlace {
     pub codec: Codec,
 }
 
-/// A sorted table of fixed entries, used where it lies: a mapped file is looked up without being read.
+/// A sorted table of fixed entries, used where it lies: a lookup reads the few entries that it needs.
 ///
 /// ```text
 ///      0  E  entry; repeated, by rising key. E is 48 in an index, 64 in a table of origins
@@ -96,31 +113,43 @@ pub struct Table {
     count: usize,
     packs: usize,
     bits: u32,
+    fan: Vec<u32>,
+    /// The packs' names, once somebody wanted all.
+    names: OnceLock<Vec<Name>>,
 }
 
+/// Entries that a lookup reads at once; where more may be the one, it looks at one in their middle first.
+const PROBE: usize = 128;
+/// Bytes that whoever reads a table from its beginning to its end reads at once.
+const RUN: usize = 256 << 10;
+
 impl Table {
-    /// Looks at a table's footer only, so that opening costs the same for every size; [`Table::check`] reads it all.
+    /// Looks at a table's end only, so that opening costs the same for every size; [`Table::check`] reads it all.
     pub fn read(kind: TableKind, bytes: Bytes) -> Result<Self, FormatError> {
-        let footer = bytes.len().checked_sub(FOOTER).ok_or(kind.damaged("it is cut short"))?;
-        let footer = &bytes[footer..];
-        let mut from = Reader::new(kind.what(), footer);
+        let end = bytes.len().checked_sub(FOOTER as u64).ok_or(kind.damaged("it is cut short"))?;
+        let mut footer = [0; FOOTER];
+        bytes.read_at(end, &mut footer).map_err(|error| kind.unread(&error))?;
+        let mut from = Reader::new(kind.what(), &footer);
         from.head(MAGIC)?;
         let (number, bits, count, packs) = (from.u32()?, from.u32()?, from.u64()?, from.u32()?);
         let zero = from.u32()?;
         if from.digest()? != Digest::of(&footer[..40]) {
             return Err(kind.damaged("the checksum of its end differs"));
         }
-        let sizes = |count: u64| {
-            let entries = count.checked_mul(kind.entry_len() as u64)?;
-            entries.checked_add(u64::from(packs) * PACK as u64 + (4 << bits) + 4 + FOOTER as u64)
-        };
         if number != kind.number() || zero != 0 || bits > MAX_BITS || count > u64::from(u32::MAX) {
             return Err(kind.damaged("its end makes no sense"));
         }
-        if sizes(count) != Some(bytes.len() as u64) {
+        let fan_len = (4 << bits) + 4;
+        let size = count * kind.entry_len() as u64 + u64::from(packs) * PACK as u64 + fan_len + FOOTER as u64;
+        if size != bytes.len() {
             return Err(kind.damaged("its length is not what its end says"));
         }
-        Ok(Self { kind, count: count as usize, packs: packs as usize, bits, bytes })
+        let mut fan = vec![0; fan_len as usize];
+        bytes.read_at(end - fan_len, &mut fan).map_err(|error| kind.unread(&error))?;
+        let (fan, _) = fan.as_chunks::<4>();
+        let fan = fan.iter().map(|number| u32::from_le_bytes(*number)).collect();
+        let (count, packs) = (count as usize, packs as usize);
+        Ok(Self { kind, bytes, count, packs, bits, fan, names: OnceLock::new() })
     }
 
     /// How many entries it has.
@@ -133,108 +162,302 @@ impl Table {
         self.count == 0
     }
 
-    /// The entry at a position below [`Table::len`].
-    pub(crate) fn entry(&self, at: usize) -> &[u8] {
+    /// Bytes of the table: where they are, or read into `buffer`.
+    fn bytes_at<'a>(
+        &'a self,
+        start: u64,
+        len: usize,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], FormatError> {
+        if let Some(all) = self.bytes.memory() {
+            // Inside: the length was checked when it was opened.
+            return Ok(&all[start as usize..][..len]);
+        }
+        buffer.resize(len, 0);
+        self.bytes.read_at(start, buffer).map_err(|error| self.kind.unread(&error))?;
+        Ok(buffer)
+    }
+
+    /// Some entries, one after another.
+    fn entries_at<'a>(&'a self, at: Range<usize>, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], FormatError> {
         let len = self.kind.entry_len();
-        &self.bytes[at * len..(at + 1) * len]
+        self.bytes_at((at.start * len) as u64, at.len() * len, buffer)
     }
 
-    fn key(&self, at: usize) -> &[u8] {
-        &self.entry(at)[..32]
+    /// The names of the packs that entries name.
+    pub fn packs(&self) -> Result<&[Name], FormatError> {
+        if let Some(names) = self.names.get() {
+            return Ok(names);
+        }
+        let mut buffer = Vec::new();
+        let start = (self.count * self.kind.entry_len()) as u64;
+        let bytes = self.bytes_at(start, self.packs * PACK, &mut buffer)?;
+        let names = bytes.as_chunks::<PACK>().0.iter().map(name_of).collect();
+        Ok(self.names.get_or_init(|| names))
     }
 
-    fn fan(&self, slot: usize) -> usize {
-        let start = self.count * self.kind.entry_len() + self.packs * PACK + slot * 4;
-        let mut number = [0; 4];
-        number.copy_from_slice(&self.bytes[start..start + 4]);
-        u32::from_le_bytes(number) as usize
-    }
-
-    /// The packs that entries name.
-    pub fn packs(&self) -> impl Iterator<Item = Name> + '_ {
-        (0..self.packs).map(|at| self.pack(at))
-    }
-
-    fn pack(&self, at: usize) -> Name {
+    fn pack(&self, at: usize) -> Result<Name, FormatError> {
+        if at >= self.packs {
+            return Err(self.kind.damaged("an entry names no pack"));
+        }
+        if let Some(names) = self.names.get() {
+            return Ok(names[at]);
+        }
         let start = self.count * self.kind.entry_len() + at * PACK;
-        let bytes = &self.bytes[start..start + PACK];
-        let (mut generation, mut digest) = ([0; 4], [0; 32]);
-        generation.copy_from_slice(&bytes[..4]);
-        digest.copy_from_slice(&bytes[4..]);
-        Name { generation: u32::from_le_bytes(generation), digest: Digest(digest) }
+        let mut bytes = [0; PACK];
+        self.bytes.read_at(start as u64, &mut bytes).map_err(|error| self.kind.unread(&error))?;
+        Ok(name_of(&bytes))
     }
 
     /// The position of a key.
     pub fn position(&self, key: &Digest) -> Result<Option<usize>, FormatError> {
-        let Range { mut start, mut end } = self.slot(key);
+        Ok(self.find(key)?.map(|(at, _)| at))
+    }
+
+    /// The position of a key, and its entry, the rest of it zeros.
+    fn find(&self, key: &Digest) -> Result<Option<(usize, [u8; ORIGIN_ENTRY])>, FormatError> {
+        let Range { mut start, mut end } = self.slot(&key.0);
         if start > end || end > self.count {
             return Err(self.kind.damaged("its fan-out makes no sense"));
         }
+        let len = self.kind.entry_len();
+        let mut buffer = Vec::new();
+        while end - start > PROBE {
+            let middle = start + (end - start) / 2;
+            match self.entries_at(middle..middle + 1, &mut buffer)?[..32] <= key.0[..] {
+                true => start = middle,
+                false => end = middle,
+            }
+        }
+        let first = start;
+        let run = self.entries_at(start..end, &mut buffer)?;
         while start < end {
             let middle = start + (end - start) / 2;
-            match self.key(middle).cmp(&key.0) {
+            let entry = &run[(middle - first) * len..][..len];
+            match entry[..32].cmp(&key.0) {
                 std::cmp::Ordering::Less => start = middle + 1,
-                std::cmp::Ordering::Equal => return Ok(Some(middle)),
                 std::cmp::Ordering::Greater => end = middle,
+                std::cmp::Ordering::Equal => {
+                    let mut found = [0; ORIGIN_ENTRY];
+                    found[..len].copy_from_slice(entry);
+                    return Ok(Some((middle, found)));
+                }
             }
         }
         Ok(None)
     }
 
-    fn slot(&self, key: &Digest) -> Range<usize> {
-        let slot = slot(&key.0, self.bits);
-        self.fan(slot)..self.fan(slot + 1)
+    fn slot(&self, key: &[u8]) -> Range<usize> {
+        let slot = slot(key, self.bits);
+        self.fan[slot] as usize..self.fan[slot + 1] as usize
+    }
+
+    /// Where a block is, in a table of blocks.
+    pub(crate) fn place_of(&self, id: &Digest) -> Result<Option<BlockPlace>, FormatError> {
+        self.find(id)?.map(|(_, entry)| self.checked(&entry[..BLOCK_ENTRY])).transpose()
+    }
+
+    /// The block that an origin makes, in a table of origins.
+    pub(crate) fn origin_of(&self, key: &Digest) -> Result<Option<Digest>, FormatError> {
+        Ok(self.find(key)?.map(|(_, entry)| second(&entry)))
     }
 
     /// Where the block of an entry is, in a table of blocks.
     pub fn place(&self, at: usize) -> Result<BlockPlace, FormatError> {
-        let entry = self.entry(at);
+        self.checked(self.entries_at(at..at + 1, &mut Vec::new())?)
+    }
+
+    /// The id of the block of an entry, in a table of blocks; the origin's key in the other.
+    pub fn id(&self, at: usize) -> Result<Digest, FormatError> {
+        Ok(first(self.entries_at(at..at + 1, &mut Vec::new())?))
+    }
+
+    /// What an entry says, if its checksum is right.
+    fn checked(&self, entry: &[u8]) -> Result<BlockPlace, FormatError> {
+        let spot = self.spot(entry)?;
+        let pack = self.pack(spot.pack)?;
+        if entry_check(pack, &entry[..44]) != entry[44..] {
+            return Err(self.kind.damaged("an entry's checksum differs"));
+        }
+        Ok(spot.place(pack))
+    }
+
+    fn spot(&self, entry: &[u8]) -> Result<Spot, FormatError> {
         let mut from = Reader::new(self.kind.what(), &entry[32..]);
         let (pack, offset, joined) = (from.u32()? as usize, from.u32()?, from.u32()?);
         let (len, codec) = split_len(joined).ok_or(self.kind.damaged("an entry's length makes no sense"))?;
         if pack >= self.packs {
             return Err(self.kind.damaged("an entry names no pack"));
         }
-        let pack = self.pack(pack);
-        if entry_check(pack, &entry[..44]) != entry[44..] {
-            return Err(self.kind.damaged("an entry's checksum differs"));
-        }
-        Ok(BlockPlace { pack, offset, len, codec })
-    }
-
-    /// The id of the block of an entry, in a table of blocks; the origin's key in the other.
-    pub fn id(&self, at: usize) -> Digest {
-        let mut id = [0; 32];
-        id.copy_from_slice(self.key(at));
-        Digest(id)
-    }
-
-    /// The block of an entry, in a table of origins.
-    pub(crate) fn origin(&self, at: usize) -> Digest {
-        let mut id = [0; 32];
-        id.copy_from_slice(&self.entry(at)[32..64]);
-        Digest(id)
+        Ok(Spot { pack, offset, len, codec })
     }
 
     /// Reads the whole table: its bytes must be those of its name, its keys in order, its fan-out true to them.
     pub fn check(&self, name: &Name) -> Result<(), FormatError> {
-        if self.bytes.can_be_read().is_err() {
-            return Err(self.kind.damaged("the disk does not give all of its bytes"));
+        let (mut hasher, mut buffer, mut at) = (Hasher::new(), Vec::new(), 0);
+        while at < self.bytes.len() {
+            let len = (self.bytes.len() - at).min(RUN as u64);
+            hasher.update(self.bytes_at(at, len as usize, &mut buffer)?);
+            at += len;
         }
-        if Digest::of(&self.bytes) != name.digest {
+        if hasher.finish() != name.digest {
             return Err(self.kind.damaged("its bytes are not those of its name"));
         }
-        if (1..self.count).any(|at| self.key(at - 1) >= self.key(at)) {
-            return Err(self.kind.damaged("its keys are out of order"));
+        let mut entries = self.entries()?;
+        let mut next = 0;
+        let mut last: Option<[u8; 32]> = None;
+        let mut fan = |until: usize, position: usize| {
+            let range = next.min(until)..until;
+            next = until.max(next);
+            let right = self.fan[range].iter().all(|first| *first as usize == position);
+            if right { Ok(()) } else { Err(self.kind.damaged("its fan-out makes no sense")) }
+        };
+        while let Some(entry) = entries.current() {
+            let key = first(entry).0;
+            if last.is_some_and(|last| last >= key) {
+                return Err(self.kind.damaged("its keys are out of order"));
+            }
+            fan(slot(&key, self.bits) + 1, entries.position())?;
+            last = Some(key);
+            entries.advance()?;
         }
-        let mut from = 0;
-        for slot_at in 0..=1 << self.bits {
-            while from < self.count && slot(self.key(from), self.bits) < slot_at {
-                from += 1;
-            }
-            if self.fan(slot_at) != from {
-                return Err(self.kind.damaged("its fan-out makes no sense"));
-            }
+        fan(self.fan.len(), self.count)
+    }
+
+    /// All entries from the first to the last.
+    pub(crate) fn entries(&self) -> Result<Entries<'_>, FormatError> {
+        let mut entries = Entries { table: self, buffer: Vec::new(), held: 0..0, next: 0 };
+        entries.go_to(0)?;
+        Ok(entries)
+    }
+}
+
+fn name_of(bytes: &[u8; PACK]) -> Name {
+    let (mut generation, mut digest) = ([0; 4], [0; 32]);
+    generation.copy_from_slice(&bytes[..4]);
+    digest.copy_from_slice(&bytes[4..]);
+    Name { generation: u32::from_le_bytes(generation), digest: Digest(digest) }
+}
+
+fn first(entry: &[u8]) -> Digest {
+    let mut id = [0; 32];
+    id.copy_from_slice(&entry[..32]);
+    Digest(id)
+}
+
+fn second(entry: &[u8]) -> Digest {
+    first(&entry[32..])
+}
+
+/// Where a block is, its pack as a number of its table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    pub(crate) pack: usize,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+    pub(crate) codec: Codec,
+}
+
+impl Spot {
+    pub(crate) fn place(self, pack: Name) -> BlockPlace {
+        BlockPlace { pack, offset: self.offset, len: self.len, codec: self.codec }
+    }
+}
+
+/// The first half of a key, by which many are looked up at once: no two that anybody could find share one.
+pub(crate) type Half = u128;
+
+/// The [`Half`] of a key, of which at least so much is there.
+pub(crate) fn half(key: &[u8]) -> Half {
+    let mut half = [0; 16];
+    half.copy_from_slice(&key[..16]);
+    Half::from_be_bytes(half)
+}
+
+/// A place in a table that moves on.
+pub(crate) struct Entries<'a> {
+    table: &'a Table,
+    /// The entries `held`, when the table is not in memory.
+    buffer: Vec<u8>,
+    held: Range<usize>,
+    next: usize,
+}
+
+impl<'a> Entries<'a> {
+    /// The entry here; none behind the last.
+    pub(crate) fn current(&self) -> Option<&[u8]> {
+        let len = self.table.kind.entry_len();
+        match self.table.bytes.memory() {
+            _ if self.next >= self.table.count => None,
+            Some(all) => Some(&all[self.next * len..][..len]),
+            None => Some(&self.buffer[(self.next - self.held.start) * len..][..len]),
+        }
+    }
+
+    /// Its position in the table.
+    pub(crate) fn position(&self) -> usize {
+        self.next
+    }
+
+    /// Its key.
+    pub(crate) fn id(&self) -> Option<Digest> {
+        self.current().map(first)
+    }
+
+    /// What the entry says, in a table of blocks that was checked.
+    pub(crate) fn spot(&self) -> Result<Spot, FormatError> {
+        self.table.spot(self.current().ok_or(self.table.kind.damaged("it is cut short"))?)
+    }
+
+    /// Where its block is, in a table of blocks that was checked.
+    pub(crate) fn place(&self) -> Result<BlockPlace, FormatError> {
+        let spot = self.spot()?;
+        Ok(spot.place(self.table.packs()?[spot.pack]))
+    }
+
+    /// Where its block is, in any table of blocks.
+    pub(crate) fn checked_place(&self) -> Result<BlockPlace, FormatError> {
+        self.table.packs()?;
+        self.table.checked(self.current().ok_or(self.table.kind.damaged("it is cut short"))?)
+    }
+
+    /// The block of the entry's origin, in a table of origins.
+    pub(crate) fn origin(&self) -> Option<Digest> {
+        self.current().map(second)
+    }
+
+    pub(crate) fn advance(&mut self) -> Result<(), FormatError> {
+        self.go_to(self.next + 1)
+    }
+
+    fn go_to(&mut self, at: usize) -> Result<(), FormatError> {
+        self.next = at;
+        if at >= self.table.count || self.held.contains(&at) || self.table.bytes.memory().is_some() {
+            return Ok(());
+        }
+        // Who goes on where he was reads on; who jumps may jump again.
+        let len = self.table.kind.entry_len();
+        let run = if at == self.held.end { RUN / len } else { PROBE };
+        let end = self.table.count.min(at + run);
+        self.held = at..at;
+        self.table.entries_at(at..end, &mut self.buffer)?;
+        self.held = at..end;
+        Ok(())
+    }
+
+    /// Reads again what could not be read when this moved here.
+    pub(crate) fn again(&mut self) -> Result<(), FormatError> {
+        self.go_to(self.next)
+    }
+
+    /// Moves on to the first entry whose key does not begin with less than this. Not past what is there already.
+    pub(crate) fn skip_to(&mut self, wanted: Half) -> Result<(), FormatError> {
+        let start = self.table.slot(&wanted.to_be_bytes()).start;
+        if start > self.next {
+            self.go_to(start)?;
+        }
+        while self.current().is_some_and(|entry| half(entry) < wanted) {
+            self.advance()?;
         }
         Ok(())
     }
@@ -337,31 +560,29 @@ impl<E, S: FnMut(&[u8]) -> Result<(), E>> TableWriter<S> {
 }
 
 /// Merges tables of one kind, oldest first, into one: of entries with one key the newest stays. An entry that `keep`
-/// refuses (its table's place in `tables`, its position) is left out as if it had never been.
-pub fn merge_tables<E: From<FormatError>>(
+/// refuses (its table's place in `tables`, where it is there) is left out as if it had never been. The tables were checked.
+pub(crate) fn merge_tables<E: From<FormatError>>(
     kind: TableKind,
     tables: &[&Table],
-    mut keep: impl FnMut(usize, usize) -> Result<bool, E>,
+    mut keep: impl FnMut(usize, &Entries<'_>) -> Result<bool, E>,
     sink: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(Digest, u64), E> {
     let mut writer = TableWriter::new(kind, sink);
-    let mut positions = vec![0; tables.len()];
-    loop {
-        let heads = tables.iter().enumerate().filter(|(at, table)| positions[*at] < table.len());
-        let Some(least) = heads.clone().map(|(at, table)| table.key(positions[at])).min() else { break };
+    let mut heads = tables.iter().map(|table| table.entries()).collect::<Result<Vec<_>, FormatError>>()?;
+    while let Some(least) = heads.iter().filter_map(Entries::id).min() {
         let mut chosen = None;
-        let ties: Vec<usize> =
-            heads.filter(|(at, table)| table.key(positions[*at]) == least).map(|(at, _)| at).collect();
-        for at in ties {
-            if keep(at, positions[at])? {
-                chosen = Some((at, positions[at]));
+        for (at, head) in heads.iter().enumerate().filter(|(_, head)| head.id() == Some(least)) {
+            if keep(at, head)? {
+                chosen = Some(head);
             }
-            positions[at] += 1;
         }
-        let Some((at, position)) = chosen else { continue };
-        match kind {
-            TableKind::Blocks => writer.push_block(tables[at].id(position), tables[at].place(position)?)?,
-            TableKind::Origins => writer.push(tables[at].entry(position))?,
+        match (kind, chosen) {
+            (_, None) => {}
+            (TableKind::Blocks, Some(head)) => writer.push_block(least, head.place()?)?,
+            (TableKind::Origins, Some(head)) => head.current().map_or(Ok(()), |entry| writer.push(entry))?,
+        }
+        for head in heads.iter_mut().filter(|head| head.id() == Some(least)) {
+            head.advance()?;
         }
     }
     writer.finish()

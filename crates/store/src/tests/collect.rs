@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::{GcOptions, GcReport, VerifyOptions};
 
-const GC: GcOptions<'_> = GcOptions { wait: true, progress: &() };
+pub(super) const GC: GcOptions<'_> = GcOptions { wait: true, progress: &() };
 pub(super) const VERIFY: VerifyOptions<'_> = VerifyOptions { part: None, quarantine: true, progress: &() };
 
 pub(super) fn gc(store: &Store) -> GcReport {
@@ -184,6 +184,45 @@ fn a_writer_may_be_overtaken_by_one_collection_but_not_by_two() {
         }
         assert_there(&store, "new", &disk);
     }
+}
+
+#[test]
+fn a_block_at_two_places_is_read_by_one_collection_only() {
+    let (backend, store) = memory();
+    let (shared, more) = (numbered(0, 2), numbered(0, 8));
+    // Compressed otherwise, so that its pack is another one.
+    let options = Options { level: 3, pack_size: 64 << 20, ..small() };
+    let other = Store::open_with(Arc::new(backend.clone()), options).unwrap();
+    let between = Between(AtomicBool::new(false), &|| {
+        put(&other, "more", &more);
+        // So large that the next table stays beside it.
+        let blocks: Vec<_> = (0..3000u64).map(|at| block::Digest::of(&at.to_le_bytes())).collect();
+        other.simulate("many", &[], &blocks).unwrap();
+    });
+    store.put(Source::Disk(&shared), &PutOptions { progress: &between, ..named("shared") }).unwrap();
+    let entries =
+        |store: &Store| store.state().root.index.iter().map(|layer| layer.count).collect::<Vec<_>>();
+    assert_eq!(entries(&other).len(), 1);
+    assert_eq!(entries(&store), [3008, 2]);
+    let opened = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = opened.clone();
+    let counting = crate::FaultyBackend::new(
+        Arc::new(backend),
+        Box::new(move |_, what| {
+            count.fetch_add(what.starts_with("open packs/").into(), Ordering::Relaxed);
+            crate::Fault::None
+        }),
+    );
+    let counting = Arc::new(Store::open_with(Arc::new(counting), small()).unwrap());
+    gc(&counting);
+    assert_eq!(opened.swap(0, Ordering::Relaxed), 2);
+    assert_eq!(entries(&counting), [3008]);
+    // The next one deletes the old table.
+    gc_times(&counting, 2);
+    assert_eq!(gc(&counting), GcReport::default());
+    assert_eq!(opened.load(Ordering::Relaxed), 0, "nothing is read again");
+    assert_there(&counting, "shared", &shared);
+    assert_there(&counting, "more", &more);
 }
 
 #[test]

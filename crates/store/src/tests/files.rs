@@ -186,3 +186,28 @@ fn a_volume_that_no_snapshot_can_have_is_refused() {
     store.put(Source::Map(&BlockMap::empty(1 << 50)), &named("large")).unwrap();
     assert_eq!(store.find("large").unwrap().size, 1 << 50);
 }
+
+#[test]
+fn a_large_table_is_read_where_it_lies_and_a_bad_one_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_in(folder.path());
+    let id = |at: u64| block::Digest::of(&at.to_le_bytes());
+    let ids: Vec<_> = (0..150_000).map(id).collect();
+    store.simulate("first", &[], &ids[..100_000]).unwrap();
+    store.simulate("second", &ids[..10], &ids[100_000..]).unwrap();
+    let fresh = store_in(folder.path());
+    assert!((0..150_000).step_by(997).all(|at| fresh.has_block(&id(at)).unwrap()));
+    assert!((150_000..151_000).all(|at| !fresh.has_block(&id(at)).unwrap()));
+    let plan = fresh.plan_gc(&()).unwrap();
+    assert_eq!((plan.needed_blocks, plan.unneeded.len()), (150_000, 0));
+    let tables: Vec<_> = fs::read_dir(folder.path().join("store/index")).unwrap().collect();
+    let sizes = tables.iter().map(|entry| entry.as_ref().unwrap().metadata().unwrap().len());
+    assert!(sizes.max().unwrap() > 4 << 20, "one is large");
+    // The disk loses all of them under an open store.
+    for entry in tables {
+        File::options().write(true).open(entry.unwrap().path()).unwrap().set_len(4096).unwrap();
+    }
+    assert!((0..150_000).step_by(997).any(|at| fresh.has_block(&id(at)).is_err()));
+    let error = fresh.plan_gc(&()).unwrap_err();
+    assert!(error.to_string().contains("cut short"), "{error}");
+}

@@ -24,7 +24,7 @@ fn read_all(bytes: &[u8]) {
         if let Ok(table) = Table::read(kind, bytes.to_vec().into()) {
             let _ = table.check(&Name { generation: 0, digest: block::Digest::of(bytes) });
             for at in 0..table.len() {
-                let id = table.id(at);
+                let id = table.id(at).unwrap();
                 let _ = (table.place(at), table.position(&id));
             }
         }

@@ -83,6 +83,18 @@ impl Contents {
         self.objects.keys().filter(|key| key.contains('/')).cloned().collect()
     }
 
+    /// Gives one object the bytes that it had before.
+    pub(crate) fn take_back(&mut self, key: &str, before: &Self) {
+        self.objects.insert(key.to_owned(), before.objects[key].clone());
+    }
+
+    /// Changes one byte of every object of a folder.
+    pub(crate) fn rot(&mut self, folder: &str, at: usize) {
+        for (_, bytes) in self.objects.iter_mut().filter(|(key, _)| key.starts_with(&format!("{folder}/"))) {
+            Arc::make_mut(bytes)[at] ^= 0x10;
+        }
+    }
+
     pub(crate) fn has_late(&self) -> bool {
         !self.late.is_empty()
     }
@@ -99,8 +111,6 @@ impl Contents {
     /// Does what is asked; says whether the condition held.
     fn apply(&mut self, request: &Request, now: u64) -> bool {
         let (key, new) = match request {
-            // What is there has the same bytes: it is left.
-            Request::Put(key, _) if self.objects.contains_key(key) => return true,
             Request::Put(key, bytes) => (key, Some(bytes)),
             Request::Swap(key, expected, bytes) => {
                 if self.objects.get(key).map(|bytes| tag(bytes)) != *expected {

@@ -221,6 +221,22 @@ impl Disk {
         self.pieces(id).iter().map(|piece| piece.bytes.len() as u64).sum()
     }
 
+    /// Bytes that files with names take: whole sectors, and one more for each file.
+    pub(crate) fn used(&self) -> u64 {
+        self.used_with(None) - SECTOR as u64
+    }
+
+    /// [`Disk::used`] when a file grows by some bytes, or there is one more.
+    pub(crate) fn used_with(&self, growth: Option<(u64, u64)>) -> u64 {
+        let mut named = std::collections::BTreeSet::new();
+        self.walk(&mut |name| named.extend(name.now()));
+        let sectors = |len: u64| (len.div_ceil(SECTOR as u64) + 1) * SECTOR as u64;
+        let files = named.iter().filter(|id| matches!(&*self.nodes[id], Node::File(_)));
+        let more = |file: &u64| growth.filter(|(grows, _)| grows == file).map_or(0, |(_, more)| more);
+        let taken: u64 = files.map(|file| sectors(self.len(*file) + more(file))).sum();
+        taken + if growth.is_none() { sectors(0) } else { 0 }
+    }
+
     pub(crate) fn bytes(&self, id: u64) -> Vec<u8> {
         self.pieces(id).iter().flat_map(|piece| piece.bytes.iter().copied()).collect()
     }

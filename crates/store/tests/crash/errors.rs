@@ -6,10 +6,10 @@ use store::Error;
 
 use crate::check::{Depth, collect, examine, failed, promises, start};
 use crate::disk::{Disk, Luck};
-use crate::ledger::{Ledger, Promise};
+use crate::ledger::{Image, Ledger, Promise};
 use crate::machine::{Fault, Kind};
 use crate::rng::Rng;
-use crate::scenarios::{COLLECT, HEAL, MANY, ORIGINS, PUTS, REBUILD, Scenario, TOGETHER};
+use crate::scenarios::{ALONE, FULL, LITTLE, Scenario, TOGETHER};
 use crate::world::World;
 use crate::{say, thorough};
 
@@ -47,6 +47,7 @@ fn fail(scenario: &Scenario, seed: u64, begin: &Begin, fault: Fault, rng: &mut R
         return outcome.map(|()| false).map_err(|error| format!("without an error: {error}"));
     }
     world.machine().set_fault(None);
+    world.machine().make_room();
     if let Err(error) = &outcome {
         told(fault, error)?;
     }
@@ -129,8 +130,8 @@ fn report(name: &str, counted: Counted) {
 
 #[test]
 fn an_error_at_every_operation() {
-    for scenario in [&PUTS, &COLLECT, &MANY, &ORIGINS, &HEAL, &REBUILD] {
-        let one_in = if thorough() { 1 } else { 20 };
+    for scenario in ALONE {
+        let one_in = if thorough() { 1 } else { 12 };
         report(scenario.name, sweep(scenario, 1, one_in));
     }
 }
@@ -142,5 +143,32 @@ fn an_error_while_others_work() {
         for seed in 0..seeds {
             report(scenario.name, sweep(scenario, seed, one_in));
         }
+    }
+}
+
+/// What a collection does with so much room.
+#[test]
+fn a_full_disk_is_collected() {
+    for room in [0, 512, 1024, 1536, 2048, LITTLE, 6000, 20_000] {
+        let world = World::new((FULL.options)(), 1);
+        (FULL.before)(&world).unwrap();
+        let program = world.open().unwrap();
+        world.machine().leave_room(30_000);
+        let many: Vec<u64> = (31..51).collect();
+        let put = program.put(&Image::new("too much", &many));
+        assert!(matches!(put, Err(Error::Full { .. })), "{put:?}");
+        world.machine().leave_room(room);
+        let before = world.machine().disk().used();
+        let collected = program.gc(true);
+        let freed = before.saturating_sub(world.machine().disk().used());
+        say(&format!("with {room} bytes of room a collection frees {freed} of {before}: {collected:?}"));
+        promises(&program, &world.ledger.look()).unwrap();
+        assert!(collected.is_ok() || room < LITTLE && matches!(collected, Err(Error::Full { .. })));
+        // All that is not needed goes, what must be copied for it as well.
+        assert!(freed > before / 2 || collected.is_err(), "{freed} bytes with {room} of room");
+        world.machine().make_room();
+        collect(&world, &program).unwrap();
+        promises(&program, &world.ledger.look()).unwrap();
+        assert!(program.verify().unwrap().is_whole());
     }
 }

@@ -12,6 +12,8 @@ pub(crate) enum Rule {
     Late(&'static str),
     /// A frame is damaged on its way to the pack, as one is that nobody reads back.
     BadFrame,
+    /// What is there already is left as it is: objects that are written, or uploads.
+    Leaves { uploads: bool },
 }
 
 type Waiting = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
@@ -25,6 +27,10 @@ pub(crate) struct Flawed {
 impl Flawed {
     pub(crate) fn new(inner: Arc<dyn Backend>, rule: Rule) -> Self {
         Self { inner, rule, waiting: Arc::default() }
+    }
+
+    fn is_left(&self, key: &str) -> bool {
+        self.rule == Rule::Leaves { uploads: false } && self.inner.open(key).is_ok()
     }
 
     fn is_late(&self, key: &str) -> bool {
@@ -42,7 +48,8 @@ impl Backend for Flawed {
     }
 
     fn write(&self, objects: &[(&str, &[u8])]) -> BackendResult<()> {
-        let (late, now): (Vec<_>, Vec<_>) = objects.iter().copied().partition(|(key, _)| self.is_late(key));
+        let objects = objects.iter().copied().filter(|(key, _)| !self.is_left(key));
+        let (late, now): (Vec<_>, Vec<_>) = objects.partition(|(key, _)| self.is_late(key));
         let late = late.into_iter().map(|(key, bytes)| (key.to_owned(), bytes.to_vec()));
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).extend(late);
         self.inner.write(&now)
@@ -55,6 +62,10 @@ impl Backend for Flawed {
     fn upload(&self) -> BackendResult<Box<dyn Upload>> {
         match self.rule {
             Rule::BadFrame => Ok(Box::new(BadFrame(self.inner.upload()?))),
+            Rule::Leaves { uploads: true } => {
+                Ok(Box::new(Leaves { store: self.inner.clone(), inner: self.inner.upload()? }))
+            }
+            Rule::Leaves { uploads: false } => self.inner.upload(),
             Rule::Late(folder) => {
                 let waiting = self.waiting.clone();
                 Ok(Box::new(Late { inner: self.inner.upload()?, bytes: Vec::new(), folder, waiting }))
@@ -140,5 +151,24 @@ impl Upload for BadFrame {
 
     fn seal(self: Box<Self>, key: &str) -> BackendResult<()> {
         self.0.seal(key)
+    }
+}
+
+struct Leaves {
+    store: Arc<dyn Backend>,
+    inner: Box<dyn Upload>,
+}
+
+impl Upload for Leaves {
+    fn append(&mut self, bytes: &[u8]) -> BackendResult<()> {
+        self.inner.append(bytes)
+    }
+
+    fn flush(&mut self) -> BackendResult<()> {
+        self.inner.flush()
+    }
+
+    fn seal(self: Box<Self>, key: &str) -> BackendResult<()> {
+        if self.store.open(key).is_ok() { Ok(()) } else { self.inner.seal(key) }
     }
 }

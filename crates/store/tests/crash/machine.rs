@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use store::fs::{Entry, FileHandle, FileSystem, Held, LockKind};
+use store::fs::{Bytes, Entry, FileHandle, FileSystem, Held, LockKind};
 
 use crate::disk::Disk;
 use crate::flawed::Rule;
@@ -83,6 +83,10 @@ struct Inner {
     kinds: Vec<Kind>,
     fault: Option<Fault>,
     fault_hit: bool,
+    /// Bytes that the disk holds.
+    size: u64,
+    /// Whether files are large: read where they lie.
+    large: bool,
     flaw: Flaw,
     /// The syncs so far, by description.
     syncs: Vec<String>,
@@ -104,6 +108,8 @@ impl Machine {
             kinds: Vec::new(),
             fault: None,
             fault_hit: false,
+            size: u64::MAX,
+            large: false,
             flaw: Flaw::None,
             syncs: Vec::new(),
             ignored: None,
@@ -126,6 +132,22 @@ impl Machine {
         let mut inner = self.guard();
         change(&mut inner.disk);
         inner.changed = true;
+    }
+
+    /// Makes the disk so small that this much is free.
+    pub(crate) fn leave_room(&self, bytes: u64) {
+        let mut inner = self.guard();
+        inner.size = inner.disk.used() + bytes;
+    }
+
+    /// Has programs treat all files as they treat large ones.
+    pub(crate) fn enlarge_files(&self) {
+        self.guard().large = true;
+    }
+
+    /// Makes the disk as large as anything.
+    pub(crate) fn make_room(&self) {
+        self.guard().size = u64::MAX;
     }
 
     /// From now on every operation is a moment at which the power may go. Counts from 0.
@@ -245,6 +267,11 @@ impl Inner {
         Some(fault.error.into())
     }
 
+    /// Whether the disk has room for more bytes in a file, or for a file.
+    fn has_room(&self, growth: Option<(u64, u64)>) -> bool {
+        self.size == u64::MAX || self.disk.used_with(growth) <= self.size
+    }
+
     /// Notes a moment, unless it is like the last.
     fn note(&mut self, next: String) {
         let Some(points) = &mut self.points else { return };
@@ -322,6 +349,9 @@ impl Machine {
 impl FileHandle for File {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let (mut inner, fault) = self.machine.begin(Kind::Grows, || format!("append to file {}", self.id));
+        let full =
+            (!inner.has_room(Some((self.id, bytes.len() as u64)))).then(|| io::ErrorKind::StorageFull.into());
+        let fault = fault.or(full);
         let written = if fault.is_some() { &bytes[..bytes.len() / 2] } else { bytes };
         inner.disk.append(self.id, written);
         fault.map_or(Ok(()), Err)
@@ -339,6 +369,12 @@ impl FileHandle for File {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let (inner, fault) = self.machine.begin(Kind::Reads, || format!("read file {}", self.id));
         fault.map_or_else(|| inner.disk.read_at(self.id, offset, buf), Err)
+    }
+
+    fn load(&self) -> io::Result<Bytes> {
+        let len = self.len()?;
+        let bytes = Bytes::in_file(Arc::new(Self { machine: self.machine.clone(), id: self.id }), len);
+        if self.machine.guard().large { Ok(bytes) } else { Ok(bytes.into_vec()?.into()) }
     }
 }
 
@@ -382,7 +418,9 @@ impl SimulatedFs {
 impl FileSystem for SimulatedFs {
     fn create(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {
         let what = || format!("create {}", path.display());
-        self.change(Kind::Grows, what, |disk| disk.create(path)).map(|id| self.file(id))
+        let (mut inner, fault) = self.0.begin(Kind::Grows, what);
+        let full = (!inner.has_room(None)).then(|| io::ErrorKind::StorageFull.into());
+        fault.or(full).map_or_else(|| inner.disk.create(path), Err).map(|id| self.file(id))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn FileHandle>> {

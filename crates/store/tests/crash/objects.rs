@@ -7,7 +7,7 @@ use store::{Backend, Error};
 
 use crate::bucket::{Bucket, Client, Contents, Mishap, Moment, Trouble};
 use crate::check::{Checked, Depth, go_on, promises, start};
-use crate::ledger::Ledger;
+use crate::ledger::{Image, Ledger};
 use crate::power::Counted;
 use crate::rng::Rng;
 use crate::scenarios::{COLLECT, COLLECTORS, MANY, ORIGINS, PUTS, Scenario, TEN, WRITERS};
@@ -149,6 +149,29 @@ fn one_of_several_programs_vanishes() {
             all.add(sweep(scenario, seed, trouble, 40, true).unwrap());
         }
         report(&format!("{}, one vanishes", scenario.name), all);
+    }
+}
+
+/// The same put, in the same generation, brings objects of the same names as those that rotted.
+#[test]
+fn a_put_replaces_what_rotted() {
+    let image = Image::new("a", &[1, 2, 3]);
+    for (folder, at) in [("snapshots", 60), ("packs", 100)] {
+        let world = World::on_bucket(Contents::default(), Ledger::default(), small(), 0);
+        let program = world.create().unwrap();
+        let before = world.bucket().contents();
+        program.put(&image).unwrap();
+        let mut rotten = world.bucket().contents();
+        rotten.rot(folder, at);
+        // A put that was interrupted before its root: what it wrote is there, and rots.
+        if folder == "packs" {
+            rotten.take_back("root", &before);
+        }
+        let world = World::on_bucket(rotten, Ledger::default(), small(), 0);
+        let program = world.open().unwrap();
+        program.put(&image).unwrap();
+        promises(&program, &world.ledger.look()).unwrap();
+        go_on(&world, &program).unwrap();
     }
 }
 

@@ -44,7 +44,7 @@ impl Effort {
         if thorough() {
             Self { chances: 24, go_on: 2, moments: 1 }
         } else {
-            Self { chances: 3, go_on: 20, moments: 1 }
+            Self { chances: 3, go_on: 12, moments: 1 }
         }
     }
 }

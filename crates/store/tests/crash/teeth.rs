@@ -1,11 +1,12 @@
 //! The suite finds what it is there to find: without any single sync, lock, order or check, it fails.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use store::{Error, Options};
 
 use crate::disk::Luck;
-use crate::flawed::Rule;
+use crate::flawed::{Flawed, Rule};
 use crate::ledger::Image;
 use crate::machine::Flaw;
 use crate::power::{Effort, sweep};
@@ -17,7 +18,7 @@ use crate::world::{World, small};
 /// durable, some of which only a verification misses; what programs do wrong beside each other shows without any power cut.
 fn found(scenarios: &[&Scenario], seeds: u64, flaw: &Flaw) -> Option<String> {
     let effort = match flaw {
-        Flaw::None | Flaw::Ignores(_) | Flaw::Breaks(_) => Effort { chances: 4, go_on: 4, moments: 1 },
+        Flaw::None | Flaw::Ignores(_) | Flaw::Breaks(_) => Effort { chances: 6, go_on: 4, moments: 1 },
         Flaw::IgnoresNth(_) => Effort { chances: 2, go_on: 1, moments: 1 },
         Flaw::Unlocked(_) => Effort { chances: 0, go_on: 50, moments: 4 },
     };
@@ -85,10 +86,16 @@ fn a_prepared_place_is_durable() {
         world.backend().write(&[("packs/a", b"alpha")]).unwrap();
         let after =
             World::on(world.machine().disk().survivor(Luck::Nothing), world.ledger.look(), small(), 0);
-        after.backend().open("packs/a").and_then(|object| object.load()).map(|bytes| bytes.to_vec())
+        after
+            .backend()
+            .open("packs/a")
+            .and_then(|object| object.load())
+            .map(|bytes| bytes.into_vec().unwrap())
     };
     assert_eq!(left(Flaw::None).unwrap(), b"alpha");
-    for what in [PREPARED, "sync_folder /data", "sync_folder /data/store/packs", "sync_files of a ?"] {
+    for what in
+        [PREPARED, "sync_folder /", "sync_folder /data", "sync_folder /data/store/packs", "sync_files of a ?"]
+    {
         let lost = left(Flaw::Ignores(what.to_owned()));
         assert!(lost.is_err() || lost.is_ok_and(|bytes| bytes.is_empty()), "nothing is lost without {what}");
         say(&format!("without {what}: an object that was written is lost"));
@@ -120,6 +127,18 @@ fn nothing_can_be_written_after_the_root() {
         let violation =
             violation.unwrap_or_else(|| panic!("nothing is lost when {folder} come after the root"));
         say(&format!("{folder} after the root: {violation}"));
+    }
+}
+
+/// What is written again must be whole: a put may bring the very objects that rotted since they were first written.
+#[test]
+fn what_is_there_cannot_be_left() {
+    for uploads in [false, true] {
+        let bucket = World::on_bucket(Default::default(), Default::default(), small(), 0).backend();
+        let leaving: Arc<dyn store::Backend> = Arc::new(Flawed::new(bucket, Rule::Leaves { uploads }));
+        let broken = store::conformance::check(&leaving, true).unwrap_err();
+        assert!(broken.rule.contains("again is whole"), "{broken}");
+        say(&format!("when what is there is left: {broken}"));
     }
 }
 

@@ -18,9 +18,9 @@ use crate::turns::{Turns, become_actor};
 /// Where the store lies.
 pub(crate) const STORE: &str = "/data/store";
 
-/// One thread, so that a run is the same each time; packs of a few blocks.
+/// One thread, so that a run is the same each time; packs of a few blocks, and few entries merged in memory.
 pub(crate) fn small() -> Options {
-    Options { threads: 1, pack_size: 12_000, ..Options::default() }
+    Options { threads: 1, pack_size: 12_000, merged_in_memory: 6, ..Options::default() }
 }
 
 /// What the store lies on.

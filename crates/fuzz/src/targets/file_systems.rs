@@ -34,7 +34,7 @@ impl BlockSource for Pieces<'_> {
         DISK
     }
 
-    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_> {
         Box::new(self.pieces.iter().map(|(offset, bytes)| (*offset, bytes.len() as u64)))
     }
 

@@ -36,7 +36,7 @@ impl BlockSource for Disk {
         self.0.metadata().unwrap().len()
     }
 
-    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + '_> {
+    fn data(&self) -> Box<dyn Iterator<Item = (u64, u64)> + Send + '_> {
         Box::new([(0, self.len())].into_iter())
     }
 

@@ -137,23 +137,32 @@ impl Store {
     /// [`Store::create`] with options.
     pub fn create_with(backend: Arc<dyn Backend>, options: Options) -> Result<Self, Error> {
         if !is_store(&*backend)? {
-            backend.prepare(&Folder::ALL.map(Folder::name)).map_err(|error| match error.kind() {
-                std::io::ErrorKind::DirectoryNotEmpty => {
-                    Error::NotEmpty { place: error.place, found: error.source.to_string() }
+            match backend.prepare(&Folder::ALL.map(Folder::name)) {
+                Ok(()) => Self::make(&*backend)?,
+                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                    // What is there may be what somebody else just made.
+                    if !is_store(&*backend)? {
+                        return Err(Error::NotEmpty { place: error.place, found: error.source.to_string() });
+                    }
                 }
-                _ => error.into(),
-            })?;
-            let _held = backend.lock(LockKind::Shared, true)?;
-            // In this order: whoever else makes the store has made its root before any object.
-            if has_objects(&*backend)? && backend.read_swapped(ROOT)?.is_none() {
-                let place = format!("{}/{ROOT}", backend.place());
-                return Err(Error::RootLost { place, state: "missing".to_owned() });
+                Err(error) => return Err(error.into()),
             }
-            // The root comes first: what has a format is whole.
-            backend.create(ROOT, &Root::default().write())?;
-            backend.create(FORMAT, format_text().as_bytes())?;
         }
         Self::open_with(backend, options)
+    }
+
+    /// Makes the objects of an empty store in a place that is prepared.
+    fn make(backend: &dyn Backend) -> Result<(), Error> {
+        let _held = backend.lock(LockKind::Shared, true)?;
+        // In this order: whoever else makes the store has made its root before any object.
+        if has_objects(backend)? && backend.read_swapped(ROOT)?.is_none() {
+            let place = format!("{}/{ROOT}", backend.place());
+            return Err(Error::RootLost { place, state: "missing".to_owned() });
+        }
+        // The root comes first: what has a format is whole.
+        backend.create(ROOT, &Root::default().write())?;
+        backend.create(FORMAT, format_text().as_bytes())?;
+        Ok(())
     }
 
     /// Where the store is, in words.

@@ -6,7 +6,7 @@ use crate::check::{Depth, examine};
 use crate::disk::Luck;
 use crate::machine::{Flaw, Machine, Point};
 use crate::rng::Rng;
-use crate::scenarios::{ALONE, Scenario, THREADS, TOGETHER};
+use crate::scenarios::{ALONE, Scenario, TEN, THREADS, TOGETHER};
 use crate::world::World;
 use crate::{say, thorough};
 
@@ -162,4 +162,15 @@ fn threads_of_one_program() {
         all.add(sweep(&THREADS, seed, Flaw::None, Effort::usual()).unwrap());
     }
     report(THREADS.name, all);
+}
+
+/// Whoever comes while others make the store finds it, however far they are.
+#[test]
+fn ten_programs_make_one_store_in_any_order() {
+    let orders = if thorough() { 2000 } else { 60 };
+    for seed in 0..orders {
+        let world = World::new((TEN.options)(), seed);
+        let put = (TEN.run)(&world).and_then(|()| world.open()?.store.list());
+        assert_eq!(put.unwrap_or_else(|error| panic!("order {seed}: {error}")).len(), 10);
+    }
 }

@@ -7,11 +7,13 @@
 //! Paths are bytes (any byte but `/` and NUL in a name), relative to the root, without `.` or `..`. They sort by
 //! component, so every folder comes right before what it holds.
 
+mod codec;
 mod entry;
 mod path;
 
 use std::collections::BTreeMap;
 
+pub use codec::ReadError;
 pub use entry::{Entry, Meta, Node, Timestamp};
 pub use path::{PathError, TreePath};
 

@@ -126,7 +126,7 @@ fn file_system(
         last_mounted: mount.to_owned(),
         ..ext4::Options::new(size, uuid)
     };
-    ext4::write(tree, &options, &ext4::SimplePlacement).map_err(|source| explain(volume, size, source))
+    ext4::write(tree, &options, &ext4::PathPlacement).map_err(|source| explain(volume, size, source))
 }
 
 /// A volume that is too small is a mistake at its place in the recipe.

@@ -5,10 +5,12 @@
 //! bitmaps and inode tables of 16 groups lie together, at the start of the first of them:
 //!
 //! ```text
-//! group 0                                                              group 1 (a copy)      group 2
-//! ├ superblock │ descriptors │ reserved │ 16+16 bitmaps │ 16 tables │ free … ├ superblock … │ free … ├ free …
-//!   1            1 or more     to a multiple of 512 KiB
+//! group 0                                                                          group 1 (a copy)      group 2
+//! ├ superblock │ descriptors │ reserved │ 16+16 bitmaps │ (free) │ 16 tables │ free … ├ superblock … │ free … ├ free …
+//!   1            1 or more     to a multiple of 512 KiB            from one on
 //! ```
+//!
+//! In volumes of some size a group's table is a multiple of 512 KiB, so that no such block holds two things.
 
 use block::BLOCK_SIZE;
 
@@ -102,7 +104,11 @@ impl Geometry {
     /// The numbers of a volume of exactly `blocks` blocks, without places.
     fn sizes(blocks: u64, inodes: u64, grow_to_blocks: Option<u64>) -> Self {
         let groups = blocks.div_ceil(GROUP_BLOCKS);
-        let table_blocks = inodes.div_ceil(groups).div_ceil(u64::from(TABLE_INODES)).max(1);
+        let mut table_blocks = inodes.div_ceil(groups).div_ceil(u64::from(TABLE_INODES)).max(1);
+        if on_grid(blocks) {
+            table_blocks =
+                table_blocks.next_multiple_of(GRID).min(MAX_GROUP_INODES / u64::from(TABLE_INODES));
+        }
         let descriptor_blocks = groups.div_ceil(BLOCK_DESCRIPTORS);
         Self {
             blocks,
@@ -131,12 +137,15 @@ impl Geometry {
                 let place = self.fixed_run(&mut at, 1)?;
                 self.inode_bitmaps.push(place);
             }
+            if first == 0 && self.can_resize() {
+                self.resize_block = Some(self.fixed_run(&mut at, 1)?);
+            }
+            if on_grid(self.blocks) {
+                at = at.next_multiple_of(GRID);
+            }
             for _ in 0..count {
                 let place = self.fixed_run(&mut at, self.table_blocks)?;
                 self.inode_tables.push(place);
-            }
-            if first == 0 && self.can_resize() {
-                self.resize_block = Some(self.fixed_run(&mut at, 1)?);
             }
         }
         Ok(self)
@@ -242,6 +251,11 @@ fn has_superblock(group: u32) -> bool {
     group <= 1 || [3, 5, 7].into_iter().any(is_power)
 }
 
+/// Whether a volume has room enough to keep structures apart: 256 MiB or more.
+fn on_grid(blocks: u64) -> bool {
+    blocks >= 512 * GRID
+}
+
 /// How many blocks to reserve for the descriptors of a larger volume. Where mke2fs's number allows, a few fewer or
 /// more, so that what follows a superblock copy begins on the 512 KiB grid.
 fn reserved_descriptor_blocks(blocks: u64, descriptor_blocks: u64, grow_to_blocks: Option<u64>) -> u64 {
@@ -260,7 +274,7 @@ fn reserved_descriptor_blocks(blocks: u64, descriptor_blocks: u64, grow_to_block
     let may_round_down = grow_to_blocks.is_none() || wanted == BLOCK_ADDRESSES;
     if may_round_down && down >= base && total - down <= total / 16 {
         down - base
-    } else if up - base <= BLOCK_ADDRESSES && blocks >= 512 * GRID {
+    } else if up - base <= BLOCK_ADDRESSES && on_grid(blocks) {
         up - base
     } else {
         wanted

@@ -23,6 +23,7 @@ mod extents;
 mod geometry;
 mod inode;
 mod name_hash;
+mod path_placement;
 mod placement;
 mod space;
 mod superblock;
@@ -32,7 +33,8 @@ mod xattr;
 use block::{Hasher, MIB, MapError};
 use tree::{TreeError, TreePath};
 
-pub use placement::{Kind, NoRoom, Object, Placement, SimplePlacement};
+pub use path_placement::PathPlacement;
+pub use placement::{Kind, Named, NoRoom, Object, Placement, SimplePlacement};
 pub use space::{Run, Space};
 pub use volume::{minimum_size, write};
 

@@ -35,6 +35,17 @@ pub struct Object<'a> {
     pub origin: &'a Origin,
 }
 
+/// An entry that wants an inode number.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// Its path; of a file with several names the one that the tree has the file at.
+    pub path: &'a TreePath,
+    /// Who made it.
+    pub origin: &'a Origin,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+}
+
 /// The volume's free blocks do not suffice in the way in which the placement wants them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
@@ -61,8 +72,8 @@ pub trait Placement {
     /// file with several names once; the root and `lost+found` have fixed numbers and are not among them. There are
     /// always as many free numbers as entries, and mostly many more. A number decides where in the inode tables an
     /// entry stands, and stands in its folder: numbers that stay keep those blocks as they are.
-    fn number(&self, paths: &[&TreePath], free: RangeInclusive<u32>) -> Vec<u32> {
-        free.take(paths.len()).collect()
+    fn number(&self, entries: &[Named<'_>], free: RangeInclusive<u32>) -> Vec<u32> {
+        free.take(entries.len()).collect()
     }
 }
 

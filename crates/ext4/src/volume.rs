@@ -1,5 +1,7 @@
 //! From a catalogue and a placement to the blocks of the volume.
 
+use std::collections::BTreeMap;
+
 use block::{BLOCK_SIZE, BlockMap, BlockMapBuilder, Content, Origin};
 use tree::{Timestamp, Tree};
 
@@ -8,7 +10,9 @@ use crate::catalogue::{Body, Catalogue, Claim, Item, LostAndFound, MAX_LINKS, Ow
 use crate::checksum::{START, crc32c};
 use crate::directory::Name;
 use crate::extents::{ExtentList, ROOT_SIZE};
-use crate::geometry::{BLOCK_ADDRESSES, GROUP_BLOCKS, Geometry, INODE_SIZE, MAX_BLOCKS, MIN_BLOCKS, Unfit};
+use crate::geometry::{
+    BLOCK_ADDRESSES, GROUP_BLOCKS, Geometry, INODE_SIZE, MAX_BLOCKS, MIN_BLOCKS, TABLE_INODES, Unfit,
+};
 use crate::inode::{
     FIRST_INODE, FLAG_EXTENTS, FLAG_INDEX, Inode, JOURNAL_INODE, RESIZE_INODE, ROOT_INODE, TYPE_BLOCK_DEVICE,
     TYPE_CHAR_DEVICE, TYPE_DIRECTORY, TYPE_FIFO, TYPE_FILE, TYPE_SOCKET, inode_seed,
@@ -17,7 +21,7 @@ use crate::superblock::{
     Descriptor, GROUP_BLOCK_UNINIT, GROUP_INODE_UNINIT, GROUP_TABLE_ZEROED, SUPERBLOCK_AT, Totals,
     journal_superblock, superblock,
 };
-use crate::{Error, FS_BLOCK, Kind, Object, Options, Placement, Run, Space};
+use crate::{Error, FS_BLOCK, Kind, Named, Object, Options, Placement, Run, Space};
 
 const BLOCK: usize = FS_BLOCK as usize;
 
@@ -123,8 +127,8 @@ struct Writer<'w, 't> {
     block_bitmaps: Vec<Option<Bitmap>>,
     /// By group; none where no inode is in use.
     inode_bitmaps: Vec<Option<Bitmap>>,
-    /// By group, up to the last inode in use.
-    inode_tables: Vec<Vec<u8>>,
+    /// By group: those blocks of its table that are in use, and one more than the last inode's index.
+    inode_tables: Vec<(BTreeMap<usize, Box<[u8; BLOCK]>>, usize)>,
     /// By group.
     directories: Vec<u32>,
 }
@@ -148,7 +152,7 @@ impl<'w, 't> Writer<'w, 't> {
             map: BlockMapBuilder::new(),
             block_bitmaps: vec![None; groups],
             inode_bitmaps: vec![None; groups],
-            inode_tables: vec![Vec::new(); groups],
+            inode_tables: vec![Default::default(); groups],
             directories: vec![0; groups],
         }
     }
@@ -195,11 +199,16 @@ impl<'w, 't> Writer<'w, 't> {
         let free_from = FIRST_INODE + u32::from(lost_and_found.is_some());
         let is_fixed = |at: usize| at == 0 || Some(at) == lost_and_found;
         let items = self.catalogue.items.iter().enumerate();
-        let paths: Vec<_> = items.filter(|(at, _)| !is_fixed(*at)).map(|(_, item)| item.path).collect();
+        let entries = items.filter(|(at, _)| !is_fixed(*at)).map(|(_, item)| Named {
+            path: item.path,
+            origin: &item.entry.origin,
+            is_folder: matches!(item.body, Body::Directory(_)),
+        });
+        let entries: Vec<_> = entries.collect();
         let last = self.geometry.inodes();
-        let chosen = placement.number(&paths, free_from..=last);
+        let chosen = placement.number(&entries, free_from..=last);
         let wrong = |problem| Err(Error::Placement { what: "inode numbers".into(), problem });
-        if chosen.len() != paths.len() {
+        if chosen.len() != entries.len() {
             return wrong("there must be one number for each entry");
         }
         let mut sorted = chosen.clone();
@@ -315,8 +324,8 @@ impl<'w, 't> Writer<'w, 't> {
             bitmap
         });
         set_bits(bitmap, index, index + 1);
-        let table = &mut self.inode_tables[group];
-        table.resize(table.len().max((index + 1) * INODE_SIZE), 0);
+        let (_, end) = &mut self.inode_tables[group];
+        *end = (index + 1).max(*end);
     }
 
     /// Group of an inode and its index in the group.
@@ -329,7 +338,9 @@ impl<'w, 't> Writer<'w, 't> {
         self.use_inode(number);
         let (group, index) = self.locate(number);
         let raw = inode.encode(inode_seed(self.seed, number));
-        self.inode_tables[group][index * INODE_SIZE..][..INODE_SIZE].copy_from_slice(&raw);
+        let (block, within) = (index / TABLE_INODES as usize, index % TABLE_INODES as usize);
+        let block = self.inode_tables[group].0.entry(block).or_insert_with(|| Box::new([0; BLOCK]));
+        block[within * INODE_SIZE..][..INODE_SIZE].copy_from_slice(&raw);
         self.directories[group] += u32::from(inode.mode & 0o170_000 == TYPE_DIRECTORY);
     }
 
@@ -505,13 +516,16 @@ impl<'w, 't> Writer<'w, 't> {
             match self.inode_bitmaps[at].take() {
                 Some(bitmap) => {
                     let used = &bitmap[..geometry.group_inodes as usize / 8];
-                    let mut table = std::mem::take(&mut self.inode_tables[at]);
+                    let (table, end) = std::mem::take(&mut self.inode_tables[at]);
                     descriptor.free_inodes = zero_bits(used);
-                    descriptor.unused_inodes -= (table.len() / INODE_SIZE) as u32;
+                    descriptor.unused_inodes -= end as u32;
                     descriptor.inode_bitmap_checksum = crc32c(self.seed, used);
-                    table.resize(table.len().next_multiple_of(BLOCK), 0);
                     self.structures.push((descriptor.inode_bitmap, "inode bitmap", bitmap.to_vec()));
-                    self.structures.push((descriptor.inode_table, "inode table", table));
+                    let start = descriptor.inode_table;
+                    let blocks = table.into_iter();
+                    self.structures.extend(
+                        blocks.map(|(block, bytes)| (start + block as u64, "inode table", bytes.to_vec())),
+                    );
                 }
                 None => descriptor.flags |= GROUP_INODE_UNINIT,
             }
@@ -519,16 +533,48 @@ impl<'w, 't> Writer<'w, 't> {
             totals.free_inodes += descriptor.free_inodes;
             descriptors.extend_from_slice(&descriptor.encode(group, self.seed));
         }
-        let descriptors = Content::from_bytes(descriptors);
-        for group in std::iter::once(0).chain(geometry.backup_groups()) {
-            let start = geometry.group_run(group).start * FS_BLOCK;
-            let raw = superblock(self.options, geometry, &totals, group);
-            let within = if group == 0 { SUPERBLOCK_AT } else { 0 };
-            let copy = Content::from_bytes(raw.to_vec());
-            self.map.push_all(start + within, copy, Origin::Structure("superblock"));
-            let origin = Origin::Structure("group descriptors");
-            self.map.push_all(start + FS_BLOCK, descriptors.clone(), origin);
+        let first = superblock(self.options, geometry, &totals, 0);
+        self.put_superblock(SUPERBLOCK_AT, &first, FS_BLOCK, descriptors);
+        self.write_copies(journal_map);
+    }
+
+    /// The copies of the superblock and the descriptors tell of the file system before there were files in it, as those that
+    /// mke2fs leaves: kernels never bring them up to date, and a check that must use one believes neither its counts nor its marks.
+    /// So they stay the same, whatever is in the file system.
+    fn write_copies(&mut self, journal_map: [u8; ROOT_SIZE]) {
+        let geometry = self.geometry;
+        let options = Options { time: 0, ..self.options.clone() };
+        let totals = Totals {
+            free_blocks: geometry.blocks.saturating_sub(geometry.overhead()),
+            free_inodes: geometry.inodes() - (FIRST_INODE - 1),
+            journal_map,
+        };
+        let mut descriptors = Vec::with_capacity(geometry.groups as usize * 64);
+        for group in 0..geometry.groups {
+            let at = group as usize;
+            let descriptor = Descriptor {
+                block_bitmap: geometry.block_bitmaps[at],
+                inode_bitmap: geometry.inode_bitmaps[at],
+                inode_table: geometry.inode_tables[at],
+                free_blocks: (geometry.group_run(group).blocks - geometry.base_run(group).blocks) as u32,
+                free_inodes: geometry.group_inodes,
+                unused_inodes: geometry.group_inodes,
+                flags: GROUP_TABLE_ZEROED | GROUP_BLOCK_UNINIT | GROUP_INODE_UNINIT,
+                ..Descriptor::default()
+            };
+            descriptors.extend_from_slice(&descriptor.encode(group, self.seed));
         }
+        for group in geometry.backup_groups() {
+            let start = geometry.group_run(group).start * FS_BLOCK;
+            let copy = superblock(&options, geometry, &totals, group);
+            self.put_superblock(start, &copy, start + FS_BLOCK, descriptors.clone());
+        }
+    }
+
+    fn put_superblock(&mut self, at: u64, raw: &[u8], descriptors_at: u64, descriptors: Vec<u8>) {
+        self.map.push_all(at, Content::from_bytes(raw.to_vec()), Origin::Structure("superblock"));
+        let origin = Origin::Structure("group descriptors");
+        self.map.push_all(descriptors_at, Content::from_bytes(descriptors), origin);
     }
 
     /// Joins structures of one name that lie side by side, within the 512 KiB grid, and makes the map.

@@ -239,6 +239,15 @@ impl<'a> Additions<'a> {
         Ok(())
     }
 
+    /// Files that belong to root, where there are no accounts to look names up in.
+    pub(crate) fn root_files(&mut self, recipe: &Recipe) -> Result<(), Error> {
+        for file in &recipe.files {
+            let owner = Owner { mode: file.mode.map(u32::from), ..ROOT };
+            self.payload(file.path.as_bytes(), &file.payload, owner, "files")?;
+        }
+        Ok(())
+    }
+
     /// An account with its home, its keys and its right to become root.
     pub(crate) fn user(&mut self, user: &User) -> Result<(), Error> {
         let day = self.time.div_euclid(86_400);

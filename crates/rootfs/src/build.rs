@@ -122,7 +122,18 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
     for kernel in kernels(root)? {
         own_times.insert(format!("boot/initrd.img-{kernel}").into_bytes(), times.kernel);
     }
-    let known = Known { ledger: &installed.ledger, recipe: &additions.laid, time: made, times: &own_times };
+    let mut packages = BTreeMap::new();
+    for package in &installed.packages {
+        let built = build_time(&package.path)?.min(request.time);
+        packages.insert(package.name.as_bytes().to_vec(), (package.name.clone(), built));
+    }
+    let known = Known {
+        ledger: &installed.ledger,
+        recipe: &additions.laid,
+        time: made,
+        times: &own_times,
+        packages: &packages,
+    };
     let tree = stages.stage("read the result", || scan_with(folder, Some(&known)))?;
     let esp = efi_partition(&tree, recipe.arch, boot.root_uuid, made)?;
     let counts = programs.counts()?;

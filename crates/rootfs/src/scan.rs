@@ -34,6 +34,8 @@ pub(crate) struct Known<'a> {
     pub(crate) time: i64,
     /// Files whose own newest input is known, by path: their time.
     pub(crate) times: &'a BTreeMap<Vec<u8>, i64>,
+    /// The packages, by name: dpkg's records of one belong to it and have its time.
+    pub(crate) packages: &'a BTreeMap<Vec<u8>, (Arc<str>, i64)>,
 }
 
 /// Reads a folder as it is: modes, owners, attributes, times, contents. Hard links name the path that sorts first.
@@ -166,20 +168,59 @@ impl Known<'_> {
                 (None, _) => true,
                 _ => false,
             };
-            let untouched = stat.mtime() == *mtime && stat.mtime_nsec() == 0;
+            // What comes and goes in a folder changes its time on this disk, but says nothing of the folder.
+            let untouched = stat.is_dir() || stat.mtime() == *mtime && stat.mtime_nsec() == 0;
             if same_content {
                 let time = if untouched { *mtime } else { self.time };
                 return (Origin::Package(package.clone()), Timestamp::from_seconds(time));
             }
         }
+        if let Some((package, time)) = recorded(path).and_then(|name| self.packages.get(name)) {
+            return (Origin::Package(package.clone()), Timestamp::from_seconds(*time));
+        }
         if let Some(time) = self.times.get(path) {
             return (Origin::Configured, Timestamp::from_seconds(*time));
+        }
+        // Their content follows from their names, or from one file: they are no newer than what they belong to.
+        if stat.is_dir() || stat.is_symlink() {
+            return (Origin::Configured, Timestamp::from_seconds(self.time_above(path)));
+        }
+        if let Some(Laid { mtime, .. }) = python_source(path).and_then(|path| self.ledger.laid.get(&path)) {
+            return (Origin::Configured, Timestamp::from_seconds(*mtime));
         }
         // A script may copy a file with its time (`cp -p`): on a whole second, and before anything here was made.
         let copied = stat.mtime_nsec() == 0 && stat.mtime() < self.time;
         let time = if copied { stat.mtime() } else { self.time };
         (Origin::Configured, Timestamp::from_seconds(time))
     }
+
+    /// The time of the nearest folder above that a package brought.
+    fn time_above(&self, path: &[u8]) -> i64 {
+        let mut above = path;
+        while let Some(end) = above.iter().rposition(|byte| *byte == b'/') {
+            above = &above[..end];
+            if let Some(folder) = self.ledger.laid.get(above) {
+                return folder.mtime;
+            }
+        }
+        self.time
+    }
+}
+
+/// The package that a file of dpkg's database is about: `libc6` for `var/lib/dpkg/info/libc6:amd64.list`.
+fn recorded(path: &[u8]) -> Option<&[u8]> {
+    let name = path.strip_prefix(b"var/lib/dpkg/info/")?;
+    let name = &name[..name.iter().rposition(|byte| *byte == b'.')?];
+    name.split(|byte| *byte == b':').next()
+}
+
+/// The file that a compiled one was made from: `a/b.py` for `a/__pycache__/b.cpython-313.pyc`.
+fn python_source(path: &[u8]) -> Option<Vec<u8>> {
+    let at = path.iter().rposition(|byte| *byte == b'/')?;
+    let folder = path[..at].strip_suffix(b"__pycache__")?;
+    let name = path[at + 1..].strip_suffix(b".pyc")?;
+    let end = name.windows(9).position(|part| part == b".cpython-")?;
+    Some([folder, &name[..end], b".py"].concat())
 }
 
 fn device(raw: u64) -> (u32, u32) {
@@ -259,6 +300,20 @@ mod tests {
         let tree = scan(folder.path()).unwrap();
         let entry = tree.get(&TreePath::new(b"file").unwrap()).unwrap();
         assert_eq!(entry.meta.xattrs, BTreeMap::from([(b"user.note".to_vec(), b"value".to_vec())]));
+    }
+
+    #[test]
+    fn what_a_made_file_belongs_to_is_told_by_its_name() {
+        assert_eq!(recorded(b"var/lib/dpkg/info/libc6:amd64.list"), Some(&b"libc6"[..]));
+        assert_eq!(recorded(b"var/lib/dpkg/info/python3.13.postinst"), Some(&b"python3.13"[..]));
+        assert_eq!(recorded(b"var/lib/dpkg/info/format"), None);
+        assert_eq!(recorded(b"var/lib/dpkg/status"), None);
+        let source = |path: &str| python_source(path.as_bytes()).map(|path| String::from_utf8(path).unwrap());
+        let found = source("usr/lib/python3/dist-packages/a/__pycache__/b.c.cpython-313.opt-1.pyc");
+        assert_eq!(found.as_deref(), Some("usr/lib/python3/dist-packages/a/b.c.py"));
+        assert_eq!(source("__pycache__/b.cpython-313.pyc").as_deref(), Some("b.py"));
+        assert_eq!(source("a/b.cpython-313.pyc"), None);
+        assert_eq!(source("a/__pycache__/b.pyc"), None);
     }
 
     #[test]

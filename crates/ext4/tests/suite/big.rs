@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use block::{BlockSource, Content, Digest, GIB, MIB, Origin, ReadAt};
-use ext4::{Kind, NoRoom, Object, Placement, Run, SimplePlacement, Space};
-use tree::{Entry, Meta, Node, Tree, TreePath};
+use ext4::{Kind, Named, NoRoom, Object, Placement, Run, SimplePlacement, Space};
+use tree::{Entry, Meta, Node, Tree};
 
 use crate::images::{Image, compare, options, path, simple, view};
 
@@ -31,8 +31,8 @@ impl Placement for Scattered {
         objects.iter().map(place).collect()
     }
 
-    fn number(&self, paths: &[&TreePath], free: RangeInclusive<u32>) -> Vec<u32> {
-        free.rev().take(paths.len()).collect()
+    fn number(&self, entries: &[Named<'_>], free: RangeInclusive<u32>) -> Vec<u32> {
+        free.rev().take(entries.len()).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use block::{BlockMap, BlockSource};
-use ext4::{Options, SimplePlacement};
+use ext4::{Options, PathPlacement, SimplePlacement};
 use ext4_view::{Ext4, Ext4Read, FileType};
 use tree::{Entry, Meta, Node, Timestamp, Tree, TreePath};
 
@@ -45,6 +45,10 @@ pub(crate) fn options(size: u64) -> Options {
 
 pub(crate) fn simple(tree: &Tree, options: &Options) -> BlockMap {
     ext4::write(tree, options, &SimplePlacement).unwrap()
+}
+
+pub(crate) fn by_path(tree: &Tree, options: &Options) -> BlockMap {
+    ext4::write(tree, options, &PathPlacement).unwrap()
 }
 
 /// A volume in a sparse temporary file.

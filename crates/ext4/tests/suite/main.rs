@@ -3,6 +3,7 @@
 mod attributes;
 mod big;
 mod images;
+mod layout;
 mod random;
 mod refusals;
 mod volumes;

@@ -6,7 +6,7 @@ use block::{Content, MIB, Origin};
 use proptest::prelude::*;
 use tree::{Entry, Meta, Node, Timestamp, Tree, TreePath};
 
-use crate::images::{Image, compare, options, path, simple};
+use crate::images::{Image, by_path, compare, options, path, simple};
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
     let byte = any::<u8>().prop_filter("no name has it", |byte| *byte != 0 && *byte != b'/');
@@ -181,11 +181,14 @@ fn with_readable_times(tree: &Tree) -> Tree {
 }
 
 fn written_and_read_back(tree: &Tree) {
-    let map = simple(tree, &options(64 * MIB));
-    Image::new(&map).check();
     let readable = with_readable_times(tree);
-    compare(&simple(&readable, &options(64 * MIB)), &readable);
-    assert_eq!(map, simple(tree, &options(64 * MIB)), "the same tree gives the same volume");
+    for (write, size) in [(simple as fn(&Tree, &_) -> _, 64 * MIB), (by_path, 64 * MIB), (by_path, 512 * MIB)]
+    {
+        let map = write(tree, &options(size));
+        Image::new(&map).check();
+        compare(&write(&readable, &options(size)), &readable);
+        assert_eq!(map, write(tree, &options(size)), "the same tree gives the same volume");
+    }
 }
 
 proptest! {

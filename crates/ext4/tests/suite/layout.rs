@@ -1,0 +1,206 @@
+//! What placement by paths promises: what stays the same keeps its blocks of 512 KiB.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+
+use block::{BLOCK_SIZE, BlockMap, Digest, GIB, MIB, Origin};
+use ext4::PathPlacement;
+use proptest::prelude::*;
+use tree::{Entry, Timestamp, Tree};
+
+use crate::images::{Image, by_path, compare, options, path, run};
+
+const SIZE: u64 = 2 * GIB;
+
+/// Numbers that follow from a seed.
+fn mixed(seed: u64) -> u64 {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678;
+    x ^= x >> 29;
+    x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^ x >> 32
+}
+
+/// Puts a package's files into a tree: between 5 and 80, mostly small, one in some packages large.
+fn add_package(tree: &mut Tree, number: u64, version: u64) {
+    let name = format!("package{number:03}");
+    let origin = Origin::Package(name.as_str().into());
+    let folders = [format!("usr/share/{name}"), format!("usr/share/doc/{name}"), format!("usr/lib/{name}")];
+    for folder in &folders {
+        tree.insert(path(folder), Entry { origin: origin.clone(), ..Entry::directory(0o755) });
+    }
+    for file in 0..5 + mixed(number) % 75 {
+        let seed = mixed(number << 20 | file);
+        let len = if file == 0 && number.is_multiple_of(5) { seed % 3_000_000 } else { seed % 30_000 };
+        // Two of three files stay as they are from version to version.
+        let salt = if file.is_multiple_of(3) { version } else { 0 };
+        let bytes: Vec<u8> =
+            (0..len).map(|at| (mixed(seed + at / 8 + salt * 77) >> (at % 8 * 8)) as u8).collect();
+        let mut entry = Entry::file(0o644, bytes, origin.clone());
+        entry.meta.mtime = Timestamp::from_seconds(1_600_000_000 + version as i64 * 1000);
+        tree.insert(path(&format!("{}/file{file:02}", folders[(seed >> 40) as usize % 3])), entry);
+    }
+}
+
+fn system(packages: impl IntoIterator<Item = (u64, u64)>) -> Tree {
+    let mut tree = Tree::new(Entry::directory(0o755));
+    for folder in ["usr", "usr/share", "usr/share/doc", "usr/lib", "var", "var/www"] {
+        tree.insert(
+            path(folder),
+            Entry { origin: Origin::Package("base".into()), ..Entry::directory(0o755) },
+        );
+    }
+    tree.insert(
+        path("var/www/index.html"),
+        Entry::file(0o644, "<h1>morning</h1>", Origin::Recipe("web".into())),
+    );
+    packages.into_iter().for_each(|(number, version)| add_package(&mut tree, number, version));
+    tree
+}
+
+fn blocks(map: &BlockMap) -> BTreeMap<u64, Digest> {
+    block::block_ids(map).unwrap().into_iter().collect()
+}
+
+/// Blocks of `new` that are not anywhere in `old`, and indexes at which the two differ.
+fn changes(old: &BlockMap, new: &BlockMap) -> (usize, usize) {
+    let (old, new) = (blocks(old), blocks(new));
+    let known: std::collections::BTreeSet<_> = old.values().collect();
+    let fresh = new.values().filter(|id| !known.contains(id)).count();
+    let indexes = old.keys().chain(new.keys()).collect::<std::collections::BTreeSet<_>>();
+    (fresh, indexes.into_iter().filter(|index| old.get(index) != new.get(index)).count())
+}
+
+#[test]
+fn a_changed_line_changes_one_block_and_its_inode_at_most() {
+    let tree = system((0..60).map(|number| (number, 1)));
+    let before = by_path(&tree, &options(SIZE));
+    let mut other = tree.clone();
+    let page = |text: &str| Entry::file(0o644, text, Origin::Recipe("web".into()));
+    other.insert(path("var/www/index.html"), page("<h1>evening</h1>"));
+    assert_eq!(changes(&before, &by_path(&other, &options(SIZE))), (1, 1));
+    other.insert(path("var/www/index.html"), page("<h1>Good evening</h1>"));
+    assert_eq!(changes(&before, &by_path(&other, &options(SIZE))), (2, 2));
+    assert_eq!(changes(&before, &by_path(&tree, &options(SIZE))), (0, 0));
+}
+
+#[test]
+fn an_update_of_one_package_of_sixty_leaves_the_others_alone() {
+    let before = by_path(&system((0..60).map(|number| (number, 1))), &options(SIZE));
+    let all = blocks(&before).len();
+    let mut worst = 0;
+    for updated in [3, 10, 42] {
+        let after = by_path(
+            &system((0..60).map(|number| (number, 1 + u64::from(number == updated)))),
+            &options(SIZE),
+        );
+        worst = worst.max(changes(&before, &after).0);
+    }
+    // Its files, their inodes, and the structures that count what is free.
+    assert!(worst <= 12, "{worst} of {all} blocks are new");
+}
+
+#[test]
+fn a_package_that_comes_moves_few_others() {
+    let without =
+        by_path(&system((0..60).filter(|number| *number != 33).map(|number| (number, 1))), &options(SIZE));
+    let with = by_path(&system((0..60).map(|number| (number, 1))), &options(SIZE));
+    let (new, indexes) = changes(&without, &with);
+    assert!(new <= 16 && indexes <= 24, "{new} blocks are new, {indexes} indexes differ");
+    Image::new(&with).check();
+    compare(&with, &system((0..60).map(|number| (number, 1))));
+}
+
+#[test]
+fn data_and_structures_share_no_block() {
+    let map = by_path(&system((0..60).map(|number| (number, 1))), &options(SIZE));
+    let mut kinds: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
+    for extent in map.extents() {
+        let is_structure = matches!(extent.origin, Origin::Structure(_));
+        for block in extent.offset / BLOCK_SIZE..=(extent.end() - 1) / BLOCK_SIZE {
+            let (data, structure) = kinds.entry(block).or_default();
+            *data |= !is_structure;
+            *structure |= is_structure;
+        }
+    }
+    let mixed: Vec<_> = kinds.iter().filter(|(_, kinds)| **kinds == (true, true)).collect();
+    assert!(mixed.is_empty(), "{mixed:?}");
+}
+
+/// A machine whose first superblock and descriptors are lost is mended from a copy with nothing lost, although copies tell of
+/// the time before there were files.
+#[test]
+fn a_lost_superblock_is_mended_from_a_copy() {
+    let tree = system((0..60).map(|number| (number, 1)));
+    let map = by_path(&tree, &options(SIZE));
+    let image = Image::new(&map);
+    image.file.as_file().write_all_at(&vec![0; 16 * 4096], 0).unwrap();
+    assert!(image.complaint().is_some());
+    let mended = run("e2fsck", &["-f", "-y", "-b", "32768", "-B", "4096", image.name()]);
+    // 1: mended.
+    assert_eq!(mended.status.code(), Some(1), "{}", String::from_utf8_lossy(&mended.stdout));
+    image.check();
+    let listed = image.debugfs("ls -p /lost+found");
+    assert_eq!(listed.lines().filter(|line| line.contains("#")).count(), 0, "{listed}");
+    let stat = image.debugfs("stat /usr/share/package010/file01");
+    let other = image.debugfs("stat /usr/share/doc/package059");
+    assert!(stat.contains("Type: regular") || other.contains("Type: directory"), "{stat}{other}");
+    let files = |name: &str| run("e2fsck", &["-f", "-n", name]);
+    let pristine = Image::new(&map);
+    let count = |output: &std::process::Output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().find_map(|line| Some(line.split_once(": ")?.1.split('/').next()?.to_owned()))
+    };
+    assert_eq!(count(&files(image.name())), count(&files(pristine.name())));
+}
+
+#[test]
+fn a_volume_without_room_for_gaps_is_filled() {
+    let tree = system((0..60).map(|number| (number, 1)));
+    let smallest = ext4::minimum_size(&tree, &options(SIZE)).unwrap();
+    for size in [smallest, smallest + MIB, smallest + 8 * MIB, smallest + 40 * MIB, smallest * 2] {
+        let map = by_path(&tree, &options(size));
+        Image::new(&map).check();
+        compare(&map, &tree);
+    }
+}
+
+#[test]
+fn two_hundred_thousand_files_are_placed() {
+    let mut tree = Tree::new(Entry::directory(0o755));
+    for folder in 0..400 {
+        let origin = Origin::Package(format!("p{}", folder / 4).into());
+        tree.insert(path(&format!("d{folder}")), Entry { origin: origin.clone(), ..Entry::directory(0o755) });
+        for file in 0..500 {
+            let bytes = vec![(file + folder) as u8; (file * 7 + folder) % 9000];
+            tree.insert(path(&format!("d{folder}/f{file}")), Entry::file(0o644, bytes, origin.clone()));
+        }
+    }
+    Image::new(&by_path(&tree, &options(8 * GIB))).check();
+}
+
+#[test]
+fn a_file_larger_than_any_free_run_is_placed_in_pieces() {
+    let mut tree = system((0..5).map(|number| (number, 1)));
+    let big: Vec<u8> = (0..300 * MIB).map(|at| (at >> 12) as u8).collect();
+    tree.insert(path("usr/big"), Entry::file(0o644, big, Origin::Configured));
+    let map = by_path(&tree, &options(GIB));
+    Image::new(&map).check();
+    compare(&map, &tree);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_way_to_a_tree_does_not_matter(versions in prop::collection::vec(0_u64..4, 40)) {
+        let there = |order: Vec<usize>| {
+            let packages = order.into_iter().filter(|at| versions[*at] > 0);
+            system(packages.map(|at| (at as u64, versions[at])))
+        };
+        let one = ext4::write(&there((0..40).collect()), &options(SIZE), &PathPlacement).unwrap();
+        let other = ext4::write(&there((0..40).rev().collect()), &options(SIZE), &PathPlacement).unwrap();
+        prop_assert!(one == other);
+        Image::new(&one).check();
+    }
+}
+

@@ -22,6 +22,12 @@ pub enum Error {
     /// The store of snapshots.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// A root cannot be put into the store in the form in which roots are kept.
+    #[error("its disk cannot be made: {reason}")]
+    KeptRoot {
+        /// Why.
+        reason: String,
+    },
     /// The lock cannot be read or written.
     #[error(transparent)]
     Lock(#[from] LockError),

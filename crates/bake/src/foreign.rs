@@ -72,6 +72,12 @@ pub(crate) fn prepare(
     Ok(Foreign { emulator, native: Some(tree) })
 }
 
+/// Whether a lock names the host's packages for images of another architecture already.
+pub(crate) fn is_locked(lock: &Lock, arch: Arch) -> bool {
+    let has_host = host_arch().is_some_and(|host| lock.for_arch(host).is_some());
+    has_host || lock.for_arch(arch).is_some_and(|locked| !locked.native.is_empty())
+}
+
 /// Asks the kernel, before anything is fetched, whether it lets foreign programs run: in an empty root, where there is
 /// no program.
 fn probe(arch: Arch, target: Machine, cache: &Path) -> Result<(), Error> {

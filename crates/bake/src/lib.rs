@@ -21,6 +21,7 @@ mod outputs;
 mod packages;
 mod registration;
 mod report;
+mod roots;
 mod verify;
 mod volumes;
 mod work;
@@ -28,9 +29,11 @@ mod work;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use block::BlockMap;
 use recipe::{Arch, Lock, Recipe, Volume};
+use store::Store;
 
 pub use check::{Checked, FirmwareChoice, Place, check, machine_programs, programs};
 pub use difference::difference;
@@ -124,8 +127,14 @@ pub struct Ingredients {
     pub foreign: Option<rootfs::Foreign>,
 }
 
-/// Reads the recipe, finds or writes its lock and fetches the packages: the first stages of [`bake`].
-pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Error> {
+/// A recipe and its lock, before anything is fetched.
+struct Begun {
+    recipe: Recipe,
+    resolved: packages::Resolved,
+    lock_path: PathBuf,
+}
+
+fn begin(request: &Request, stages: &Stages<'_>) -> Result<Begun, Error> {
     let report = stages.report();
     let (source, recipe) = stages.run("recipe", |_| {
         let source = recipe::load(&request.recipe, &recipe::LoadOptions { set: request.set.clone() })?;
@@ -139,10 +148,8 @@ pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Erro
         Ok::<_, Error>((source, recipe))
     })?;
     let lock_path = request.lock.clone().unwrap_or_else(|| source.lock_path());
-    let context =
-        Context { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref(), report };
-    let mut resolved = stages.run("lock", |outcome| {
-        let resolved = packages::resolve(&source, &lock_path, request.lock_mode, &context)?;
+    let resolved = stages.run("lock", |outcome| {
+        let resolved = packages::resolve(&source, &lock_path, request.lock_mode, &context(request, report))?;
         outcome.cached = resolved.unchanged;
         if request.explain && resolved.unchanged {
             let (path, time) = (lock_path.display(), recipe::format_time(resolved.lock.time));
@@ -152,35 +159,58 @@ pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Erro
         }
         Ok::<_, Error>(resolved)
     })?;
-    let files = stages.run("packages", |outcome| {
-        let (files, fetched) = packages::package_files(&resolved, recipe.arch, &context)?;
-        outcome.bytes = Some(fetched);
-        outcome.cached = fetched == 0;
-        if request.explain {
-            let from = if fetched == 0 {
-                "all in the cache, found by their SHA-256"
-            } else {
-                "some were not in the cache"
-            };
-            report.line(&format!("packages: {} files, {from}", files.len()));
-        }
-        Ok::<_, Error>(files)
-    })?;
-    let foreign = if host_arch() == Some(recipe.arch) {
-        None
-    } else {
-        Some(stages.run("foreign programs", |_| {
-            let wish = foreign::Wish {
-                recipe: &recipe,
-                files: &files,
-                native: request.native_dispatch,
-                lock_path: &lock_path,
-                lock_mode: request.lock_mode,
-            };
-            foreign::prepare(&wish, &mut resolved, &context)
-        })?)
-    };
-    Ok(Ingredients { recipe, lock: resolved.lock, lock_path, files, foreign })
+    Ok(Begun { recipe, resolved, lock_path })
+}
+
+fn context<'a>(request: &'a Request, report: &'a dyn Report) -> Context<'a> {
+    Context { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref(), report }
+}
+
+impl Begun {
+    /// Whether the lock says all that it will say when the root is made.
+    fn lock_is_whole(&self) -> bool {
+        host_arch() == Some(self.recipe.arch) || foreign::is_locked(&self.resolved.lock, self.recipe.arch)
+    }
+
+    fn fetch(self, request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Error> {
+        let Self { recipe, mut resolved, lock_path } = self;
+        let report = stages.report();
+        let context = context(request, report);
+        let files = stages.run("packages", |outcome| {
+            let (files, fetched) = packages::package_files(&resolved, recipe.arch, &context)?;
+            outcome.bytes = Some(fetched);
+            outcome.cached = fetched == 0;
+            if request.explain {
+                let from = if fetched == 0 {
+                    "all in the cache, found by their SHA-256"
+                } else {
+                    "some were not in the cache"
+                };
+                report.line(&format!("packages: {} files, {from}", files.len()));
+            }
+            Ok::<_, Error>(files)
+        })?;
+        let foreign = if host_arch() == Some(recipe.arch) {
+            None
+        } else {
+            Some(stages.run("foreign programs", |_| {
+                let wish = foreign::Wish {
+                    recipe: &recipe,
+                    files: &files,
+                    native: request.native_dispatch,
+                    lock_path: &lock_path,
+                    lock_mode: request.lock_mode,
+                };
+                foreign::prepare(&wish, &mut resolved, &context)
+            })?)
+        };
+        Ok(Ingredients { recipe, lock: resolved.lock, lock_path, files, foreign })
+    }
+}
+
+/// Reads the recipe, finds or writes its lock and fetches the packages: the first stages of [`bake`].
+pub fn fetch(request: &Request, stages: &Stages<'_>) -> Result<Ingredients, Error> {
+    begin(request, stages)?.fetch(request, stages)
 }
 
 /// The architectures that a recipe is for, sorted.
@@ -192,15 +222,15 @@ pub fn architectures(recipe: &Path, set: &[(String, String)]) -> Result<Vec<Arch
 /// Bakes a recipe for one architecture. A check that does not hold is in the result; everything else that goes wrong
 /// is an error, and then the folder of outputs is as it was before.
 pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
-    let ingredients = fetch(request, stages)?;
-    let Ingredients { recipe, lock, lock_path, .. } = &ingredients;
+    let begun = begin(request, stages)?;
     let work = WorkFolder::new(&request.cache, "bake")?;
-    let out = request.out.clone().unwrap_or_else(|| default_out(recipe));
+    let out = request.out.clone().unwrap_or_else(|| default_out(&begun.recipe));
     let mut outputs = Outputs::open(out, &work)?;
     let store = kept::open(request.store.as_deref().unwrap_or(&work.path().join("store")))?;
 
-    let built = build_root(&ingredients, work.path(), request.explain, stages)
-        .map_err(|error| with_shell(error, request))?;
+    let Root { recipe, lock, lock_path, built, to_keep } =
+        root(begun, &store, work.path(), request, stages).map_err(|error| with_shell(error, request))?;
+    let (recipe, lock) = (&recipe, &lock);
     stages.run("lint", |_| lint::examine(recipe, &built, stages.report()))?;
     let maps = stages.run("disk", |outcome| {
         let maps = lay_out(recipe, &built, lock, work.path())?;
@@ -212,6 +242,9 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         for (volume, map) in recipe.volumes.iter().zip(&maps) {
             let keep = |map| kept::keep(&store, recipe, volume, map, lock.time, stages);
             kept.push(map.as_ref().map(keep).transpose()?);
+        }
+        if let Some((inputs, tree)) = &to_keep {
+            keep_root(&store, recipe, lock.time, inputs, tree, &built, stages);
         }
         let new: u64 = kept.iter().flatten().map(|kept| kept.put.new_bytes).sum();
         (outcome.bytes, outcome.cached) = (Some(new), new == 0);
@@ -227,7 +260,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         let (manifest, registration) = registration::describe(recipe, lock, &written)?;
         outputs.text(MAPPINGS, &json(&registration.block_device_mappings))?;
         outputs.text(REGISTRATION, &json(&registration))?;
-        outputs.text(LOG, &json(&Made::new(&request.recipe, lock_path, &request.set)?))?;
+        outputs.text(LOG, &json(&Made::new(&request.recipe, &lock_path, &request.set)?))?;
         outputs.text(MANIFEST, &manifest.to_text())?;
         Ok::<_, Error>((manifest, outputs.finish()?))
     })?;
@@ -378,35 +411,128 @@ fn mounts(recipe: &Recipe) -> Vec<rootfs::Mount> {
     mounts.collect()
 }
 
-/// The root's making as its room wants to have it said.
+/// What a recipe's disks will be known by.
+fn boot(recipe: &Recipe) -> Result<rootfs::Boot, Error> {
+    let volume = recipe.root_volume().ok_or_else(|| no_root(recipe))?;
+    let ids = VolumeIds::of(recipe, volume);
+    Ok(rootfs::Boot { root_uuid: ids.file_system, esp_id: ids.esp_volume, mounts: mounts(recipe) })
+}
+
+/// The root's making as its room wants to have it said; `recipe` is the ingredients' or a part of it.
 fn root_request<'a>(
     ingredients: &'a Ingredients,
+    recipe: &'a Recipe,
     work: &'a Path,
     progress: &'a RootProgress<'_, '_>,
 ) -> Result<rootfs::Request<'a>, Error> {
-    let recipe = &ingredients.recipe;
-    let volume = recipe.root_volume().ok_or_else(|| no_root(recipe))?;
-    let ids = VolumeIds::of(recipe, volume);
     Ok(rootfs::Request {
         recipe,
         packages: &ingredients.files,
         time: ingredients.lock.time,
         work,
-        boot: rootfs::Boot { root_uuid: ids.file_system, esp_id: ids.esp_volume, mounts: mounts(recipe) },
+        boot: boot(&ingredients.recipe)?,
         foreign: ingredients.foreign.as_ref(),
         progress,
     })
 }
 
+/// A recipe with its root.
+struct Root {
+    recipe: Recipe,
+    lock: Lock,
+    lock_path: PathBuf,
+    built: rootfs::Built,
+    /// What the root was made from, and its Tree before anything was laid into it last; `None` when it was kept already, or
+    /// is not to be.
+    to_keep: Option<(roots::Inputs, tree::Tree)>,
+}
+
+/// The root of a recipe: one that is kept in the store, or a new one; and then what is laid into it last.
+fn root(
+    begun: Begun,
+    store: &Arc<Store>,
+    work: &Path,
+    request: &Request,
+    stages: &Stages<'_>,
+) -> Result<Root, Error> {
+    let explain = |line: String| {
+        if request.explain {
+            stages.report().line(&line)
+        }
+    };
+    let (base, late) = rootfs::divide(&begun.recipe);
+    let (late_work, whole_work) = (work.join("late"), work.join("whole"));
+    for folder in [&late_work, &whole_work] {
+        fs::create_dir(folder).map_err(Error::io(folder, "cannot be made"))?;
+    }
+    let inputs = roots::Inputs::of(&base, &begun.resolved.lock, &boot(&begun.recipe)?)?;
+    if request.store.is_some() && begun.lock_is_whole() {
+        let found = stages.run_if("root file system", |outcome| {
+            let Some(kept) = roots::find(store, &inputs)? else { return Ok(None) };
+            outcome.cached = true;
+            explain("root file system: kept from an earlier bake of the same packages and settings".into());
+            let boot = boot(&begun.recipe)?;
+            let mut built = rootfs::Built::again(kept.tree, kept.bios, kept.made, begun.recipe.arch, &boot)?;
+            let laid = late.lay(&mut built.tree, built.made, &late_work)?;
+            Ok::<_, Error>(laid.is_ok().then_some(built))
+        })?;
+        if let Some(built) = found {
+            let Begun { recipe, resolved, lock_path } = begun;
+            return Ok(Root { recipe, lock: resolved.lock, lock_path, built, to_keep: None });
+        }
+        if request.explain {
+            explain(match roots::nearest(store, &inputs)? {
+                Some(changed) => {
+                    format!("root file system: made anew, for these changed: {}", changed.join(", "))
+                }
+                None => "root file system: made anew, for none is kept yet".to_owned(),
+            });
+        }
+    }
+    let ingredients = begun.fetch(request, stages)?;
+    let mut built = build_root(&ingredients, &base, work, request.explain, stages)?;
+    let mut to_keep = request.store.is_some().then(|| (inputs, built.tree.clone()));
+    if let Err(rootfs::InTheWay(path)) = late.lay(&mut built.tree, built.made, &late_work)? {
+        explain(format!(
+            "root file system: made once more, for `/{path}` is a link, or a file with several names"
+        ));
+        built = build_root(&ingredients, &ingredients.recipe, &whole_work, request.explain, stages)?;
+        to_keep = None;
+    }
+    let Ingredients { recipe, lock, lock_path, .. } = ingredients;
+    Ok(Root { recipe, lock, lock_path, built, to_keep })
+}
+
+/// Keeps a root for later bakes. That it could not be kept is told, and stops nothing.
+fn keep_root(
+    store: &Store,
+    recipe: &Recipe,
+    time: i64,
+    inputs: &roots::Inputs,
+    tree: &tree::Tree,
+    built: &rootfs::Built,
+    stages: &Stages<'_>,
+) {
+    let Some(volume) = recipe.root_volume() else { return };
+    let keep = || {
+        let map = volumes::root_file_system(recipe, volume, tree, time)?;
+        roots::keep(store, inputs, tree, built, &map)
+    };
+    if let Err(error) = keep() {
+        stages.report().line(&format!("the root could not be kept for later bakes: {error}"));
+    }
+}
+
 fn build_root(
     ingredients: &Ingredients,
+    recipe: &Recipe,
     work: &Path,
     explain: bool,
     stages: &Stages<'_>,
 ) -> Result<rootfs::Built, Error> {
     stages.run("root file system", |_| {
         let progress = RootProgress { stages };
-        let built = rootfs::build(&root_request(ingredients, work, &progress)?)?;
+        let built = rootfs::build(&root_request(ingredients, recipe, work, &progress)?)?;
         for line in explanation(&built.report, explain) {
             stages.report().line(&line);
         }
@@ -430,7 +556,10 @@ pub fn stand<T>(
     let work = WorkFolder::new(&request.cache, "shell")?;
     let standing = stages.run("root file system", |_| {
         let progress = RootProgress { stages };
-        Ok::<_, Error>(rootfs::stand(&root_request(&ingredients, work.path(), &progress)?, steps)?)
+        Ok::<_, Error>(rootfs::stand(
+            &root_request(&ingredients, &ingredients.recipe, work.path(), &progress)?,
+            steps,
+        )?)
     })?;
     Ok(visit(&ingredients.recipe, &standing))
 }
@@ -440,7 +569,6 @@ pub fn stand<T>(
 fn explanation(report: &rootfs::Report, all: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if all {
-        lines.push("root file system: made anew in each bake".to_owned());
         for took in &report.stages {
             lines.push(format!("{:8.1} s  {}", took.seconds, took.name));
         }

@@ -72,11 +72,31 @@ impl<'a> Stages<'a> {
         let started = Instant::now();
         let mut outcome = Outcome::default();
         let result = work(&mut outcome)?;
+        self.ended(name, started, outcome);
+        Ok(result)
+    }
+
+    /// Runs what is a stage only if it gives something: `None` leaves no trace.
+    pub fn run_if<T, E>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&mut Outcome) -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        let started = Instant::now();
+        let mut outcome = Outcome::default();
+        let result = work(&mut outcome)?;
+        if result.is_some() {
+            self.report.started(name);
+            self.ended(name, started, outcome);
+        }
+        Ok(result)
+    }
+
+    fn ended(&self, name: &str, started: Instant, outcome: Outcome) {
         let seconds = started.elapsed().as_secs_f64();
         let stage = Stage { name: name.to_owned(), seconds, bytes: outcome.bytes, cached: outcome.cached };
         self.report.finished(&stage);
         self.done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(stage);
-        Ok(result)
     }
 
     /// The stages that ended well, in their order.

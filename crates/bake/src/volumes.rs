@@ -50,24 +50,19 @@ pub(crate) fn root_volume(
     parts: &RootParts<'_>,
 ) -> Result<BlockMap, Error> {
     let ids = VolumeIds::of(recipe, volume);
-    let (root_kind, bios) = match recipe.arch {
-        Arch::X86_64 => (PartitionKind::LinuxRootX86_64, true),
-        Arch::Aarch64 => (PartitionKind::LinuxRootAarch64, false),
+    let root_kind = match recipe.arch {
+        Arch::X86_64 => PartitionKind::LinuxRootX86_64,
+        Arch::Aarch64 => PartitionKind::LinuxRootAarch64,
     };
     let mut partitions = Vec::new();
     let mut add = |number, kind, name: &str, uuid, size, content| {
         partitions.push(Partition { number, kind, name: name.to_owned(), uuid, size, content });
     };
-    if bios {
+    let (boot_sizes, room) = room(recipe.arch, volume)?;
+    if boot_sizes.len() > 1 {
         let empty = BlockMap::empty(0);
-        add(
-            BIOS_BOOT_NUMBER,
-            PartitionKind::BiosBoot,
-            "bios",
-            ids.bios_partition,
-            Some(BIOS_BOOT_SIZE),
-            empty,
-        );
+        let size = Some(BIOS_BOOT_SIZE);
+        add(BIOS_BOOT_NUMBER, PartitionKind::BiosBoot, "bios", ids.bios_partition, size, empty);
     }
     let options = disk::fat::FatOptions {
         size: EFI_SYSTEM_SIZE,
@@ -77,11 +72,6 @@ pub(crate) fn root_volume(
     };
     let esp = disk::fat::write(parts.esp, &options)?;
     add(EFI_SYSTEM_NUMBER, PartitionKind::EfiSystem, "esp", ids.esp_partition, Some(EFI_SYSTEM_SIZE), esp);
-
-    let mut sizes: Vec<_> = partitions.iter().map(|partition: &Partition| partition.size).collect();
-    sizes.push(None);
-    let ranges = disk::layout(volume.size, &sizes)?;
-    let room = ranges.last().map_or(0, |range| range.end - range.start);
     let root = file_system(volume, parts.tree, room, ids.file_system, "/", parts.time)?;
     partitions.push(Partition {
         number: ROOT_NUMBER,
@@ -95,6 +85,28 @@ pub(crate) fn root_volume(
     let map = disk::gpt(&plan, parts.bios.as_ref())?;
     debug_assert_eq!(map.len(), volume.size);
     Ok(map)
+}
+
+/// The sizes of the partitions before the root's, and the bytes that are left for that.
+fn room(arch: Arch, volume: &Volume) -> Result<(Vec<u64>, u64), Error> {
+    let before = match arch {
+        Arch::X86_64 => vec![BIOS_BOOT_SIZE, EFI_SYSTEM_SIZE],
+        Arch::Aarch64 => vec![EFI_SYSTEM_SIZE],
+    };
+    let sizes: Vec<_> = before.iter().copied().map(Some).chain([None]).collect();
+    let ranges = disk::layout(volume.size, &sizes)?;
+    Ok((before, ranges.last().map_or(0, |range| range.end - range.start)))
+}
+
+/// The file system of the root volume's last partition alone.
+pub(crate) fn root_file_system(
+    recipe: &Recipe,
+    volume: &Volume,
+    tree: &Tree,
+    time: i64,
+) -> Result<BlockMap, Error> {
+    let (_, room) = room(recipe.arch, volume)?;
+    file_system(volume, tree, room, VolumeIds::of(recipe, volume).file_system, "/", time)
 }
 
 /// A data volume: one file system that takes the whole disk, without a partition table, as it is usual on EC2 and so

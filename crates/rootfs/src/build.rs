@@ -75,6 +75,20 @@ pub struct Built {
     pub report: Report,
 }
 
+impl Built {
+    /// A root that was made before: its Tree (without what is laid into it last), GRUB's images and its time.
+    pub fn again(
+        tree: Tree,
+        bios: Option<BiosImages>,
+        made: i64,
+        arch: Arch,
+        boot: &Boot,
+    ) -> Result<Self, Error> {
+        let esp = efi_partition(&tree, arch, boot.root_uuid, made)?;
+        Ok(Self { tree, esp, bios, made, report: Report::default() })
+    }
+}
+
 /// What happened while a root was made. It explains, and is no part of the result.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {

@@ -203,4 +203,3 @@ proptest! {
         Image::new(&one).check();
     }
 }
-

@@ -19,6 +19,7 @@ mod manifest;
 mod origin;
 mod outputs;
 mod packages;
+mod placed;
 mod registration;
 mod report;
 mod roots;
@@ -50,6 +51,7 @@ use kept::Kept;
 use origin::{LOG, Made};
 use outputs::Outputs;
 use packages::Context;
+use placed::Placed;
 use registration::Written;
 use volumes::{RootParts, VolumeIds};
 use work::WorkFolder;
@@ -228,6 +230,25 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let mut outputs = Outputs::open(out, &work)?;
     let store = kept::open(request.store.as_deref().unwrap_or(&work.path().join("store")))?;
 
+    let placed = Placed::read(&request.cache, outputs.folder());
+    // Before anything is read for the outputs: what changes while they are made is noticed by the next bake.
+    let made_from = placed::made_from(request, &begun.recipe, &begun.resolved.lock)?;
+    let in_place = stages.run_if("outputs", |outcome| {
+        let still = request.store.as_ref().and_then(|_| placed.still(outputs.folder(), &made_from, &store));
+        outcome.cached = true;
+        if request.explain && still.is_some() {
+            let line = "outputs: in their places, by size, inode and time of change; nothing they follow from has changed";
+            stages.report().line(line);
+        }
+        Ok::<_, Error>(still)
+    })?;
+    if let Some((manifest, stored)) = in_place {
+        let out = outputs.folder().to_owned();
+        drop((outputs, work));
+        let checks = checks(&out, request, stages)?;
+        return Ok(Baked { manifest, out, stored, checks });
+    }
+
     let Root { recipe, lock, lock_path, built, to_keep } =
         root(begun, &store, work.path(), request, stages).map_err(|error| with_shell(error, request))?;
     let (recipe, lock) = (&recipe, &lock);
@@ -253,7 +274,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let (manifest, out) = stages.run("write", |outcome| {
         let mut written = Vec::new();
         for (volume, kept) in recipe.volumes.iter().zip(&kept) {
-            let write = |kept| write_volume(volume, kept, &mut outputs, request, stages);
+            let write = |kept| write_volume(volume, kept, &mut outputs, &placed, &store, request, stages);
             written.push(kept.as_ref().map(write).transpose()?);
         }
         outcome.bytes = Some(written.iter().flatten().map(|written| written.data_bytes).sum());
@@ -262,7 +283,9 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         outputs.text(REGISTRATION, &json(&registration))?;
         outputs.text(LOG, &json(&Made::new(&request.recipe, &lock_path, &request.set)?))?;
         outputs.text(MANIFEST, &manifest.to_text())?;
-        Ok::<_, Error>((manifest, outputs.finish()?))
+        let (out, names) = outputs.finish()?;
+        Placed::remember(&request.cache, &out, &made_from, &names);
+        Ok::<_, Error>((manifest, out))
     })?;
     let devices = recipe.volumes.iter().map(|volume| volume.device.to_string());
     let stored = devices.zip(kept).filter_map(|(device, kept)| Some((device, kept?.put))).collect();
@@ -271,16 +294,17 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     // Twenty thousand files take a while to go; the machines need not wait for that.
     let tidy = std::thread::spawn(move || drop(work));
 
-    let checks = match request.check {
-        Some(choice) => {
-            let place = Place { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref() };
-            check::check(&out, choice, &place, stages)?
-        }
-        None => Vec::new(),
-    };
+    let checks = checks(&out, request, stages)?;
     // It cannot fail: what stays behind is in the cache, where it does no harm.
     let _ = tidy.join();
     Ok(Baked { manifest, out, stored, checks })
+}
+
+/// The checks that a request wants of its outputs.
+fn checks(out: &Path, request: &Request, stages: &Stages<'_>) -> Result<Vec<Checked>, Error> {
+    let Some(choice) = request.check else { return Ok(Vec::new()) };
+    let place = Place { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref() };
+    check::check(out, choice, &place, stages)
 }
 
 /// Takes away what processes that were killed left behind: in the cache, and in folders of outputs that they wrote to. What
@@ -332,6 +356,8 @@ fn write_volume(
     volume: &Volume,
     kept: &Kept<'_>,
     outputs: &mut Outputs,
+    placed: &Placed,
+    store: &Arc<Store>,
     request: &Request,
     stages: &Stages<'_>,
 ) -> Result<Written, Error> {
@@ -343,7 +369,11 @@ fn write_volume(
         Some(blocks[at].1)
     };
     let grains = formats::vmdk::FileGrainCache::open(&request.cache.join("vmdk"), GRAIN_CACHE)?;
-    let options = formats::VmdkOptions { cache: Some(&grains), digests: Some(&id) };
+    let earlier = placed.earlier(outputs.folder(), &raw, store);
+    let same =
+        |number: u64| earlier.as_ref().is_some_and(|(_, blocks)| blocks.get(&number).copied() == id(number));
+    let earlier = earlier.as_ref().map(|(file, _)| formats::Earlier { file, same: &same });
+    let options = formats::VmdkOptions { cache: Some(&grains), digests: Some(&id), earlier };
     let done = std::sync::atomic::AtomicU64::new(0);
     let total = kept.put.data_bytes;
     let progress = |bytes| {

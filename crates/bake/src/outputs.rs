@@ -54,8 +54,14 @@ impl Outputs {
         fs::write(&path, text).map_err(Error::io(path, "cannot be written"))
     }
 
-    /// Moves everything to its place; takes away what an earlier bake left there and this one has no more.
-    pub(crate) fn finish(mut self) -> Result<PathBuf, Error> {
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Moves everything to its place; takes away what an earlier bake left there and this one has no more. The folder, and
+    /// the names of what is in it now.
+    pub(crate) fn finish(mut self) -> Result<(PathBuf, Vec<String>), Error> {
         for name in earlier(&self.folder) {
             if name == MANIFEST || !self.names.contains(&name) {
                 let path = self.folder.join(name);
@@ -72,7 +78,7 @@ impl Outputs {
             let path = self.folder.join(name);
             fs::rename(self.making.join(name), &path).map_err(Error::io(path, "cannot be replaced"))?;
         }
-        Ok(self.folder.clone())
+        Ok((self.folder.clone(), std::mem::take(&mut self.names)))
     }
 }
 

@@ -114,7 +114,6 @@ impl Inputs {
     }
 }
 
-/// Everything of a file or folder of the host that reaches an image.
 fn hash_payload(payload: &Payload, hasher: &mut Hasher) -> Result<(), Error> {
     match payload {
         Payload::Content(_) => Ok(()),
@@ -122,7 +121,8 @@ fn hash_payload(payload: &Payload, hasher: &mut Hasher) -> Result<(), Error> {
     }
 }
 
-fn hash_source(path: &Path, hasher: &mut Hasher) -> Result<(), Error> {
+/// Everything of a file or folder of the host that reaches an image when it is laid there.
+pub(crate) fn hash_source(path: &Path, hasher: &mut Hasher) -> Result<(), Error> {
     let unread = |action| Error::io(path, action);
     let stat = std::fs::symlink_metadata(path).map_err(unread("cannot be looked at"))?;
     hasher.field(path.file_name().unwrap_or_default().as_bytes());

@@ -51,8 +51,8 @@ fn main() {
         };
         let cache = FileGrainCache::open(&path(&format!("grains{run}")), 10 * GIB).unwrap();
         let plain = VmdkOptions::default();
-        let cached = VmdkOptions { cache: Some(&cache), digests: None };
-        let told = VmdkOptions { cache: Some(&cache), digests: Some(&known) };
+        let cached = VmdkOptions { cache: Some(&cache), digests: None, earlier: None };
+        let told = VmdkOptions { cache: Some(&cache), digests: Some(&known), earlier: None };
         measure("vmdk", &|| _ = write_vmdk(&source, &ours, &plain, &quiet).unwrap());
         measure("qemu-img convert", &|| {
             qemu_img(&[

@@ -13,7 +13,7 @@ pub mod vmdk;
 
 pub use raw::{RawFile, RawStats, write_raw};
 pub use target::{Target, write_error};
-pub use vmdk::{VmdkFile, VmdkOptions, VmdkStats, write_raw_and_vmdk, write_vmdk};
+pub use vmdk::{Earlier, VmdkFile, VmdkOptions, VmdkStats, write_raw_and_vmdk, write_vmdk};
 
 use std::io;
 use std::path::PathBuf;

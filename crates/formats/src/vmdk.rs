@@ -29,7 +29,7 @@ mod write;
 pub use cache::FileGrainCache;
 pub use grains::GrainCache;
 pub use read::VmdkFile;
-pub use write::{VmdkOptions, VmdkStats, write_raw_and_vmdk, write_vmdk};
+pub use write::{Earlier, VmdkOptions, VmdkStats, write_raw_and_vmdk, write_vmdk};
 
 /// What decides the bytes of a compressed grain: the compressor's library, its version and its level.
 ///

@@ -118,3 +118,114 @@ fn merge(tree: &mut Tree, over: Tree, made: i64) -> Result<(), InTheWay> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use block::Origin;
+    use recipe::{Arch, LoadOptions};
+    use tree::Entry;
+
+    use super::*;
+
+    fn recipe(more: &str) -> Recipe {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.yaml");
+        std::fs::write(&path, format!("name: web\n{more}\n")).unwrap();
+        recipe::load(&path, &LoadOptions::default()).unwrap().for_arch(Arch::X86_64).unwrap()
+    }
+
+    /// What stays early and what is late: motd scripts, web entries, files.
+    fn divided(more: &str) -> [(usize, usize, usize); 2] {
+        let (base, late) = divide(&recipe(more));
+        let count = |recipe: &Recipe| {
+            let web = recipe.web.as_ref().map_or(0, |web| web.entries.len());
+            (recipe.motd.len(), web, recipe.files.len())
+        };
+        [count(&base), late.parts.as_ref().map_or((0, 0, 0), count)]
+    }
+
+    const MOTD: &str = "motd: {40-hi: \"#!/bin/sh\\necho hi\\n\"}";
+
+    #[test]
+    fn pages_and_greetings_are_late_and_what_programs_read_is_not() {
+        assert_eq!(divided(MOTD), [(0, 0, 0), (1, 0, 0)]);
+        let web = "web: {root: /var/www/html, index.html: hi, a/b.html: ho}";
+        assert_eq!(divided(&format!("{MOTD}\n{web}")), [(0, 0, 0), (1, 2, 0)]);
+        assert_eq!(divided("web: {root: /etc/site, index.html: hi}"), [(0, 1, 0), (0, 0, 0)]);
+        assert_eq!(divided("web: {root: /var/www2, index.html: hi}"), [(0, 1, 0), (0, 0, 0)]);
+        let files = "files: [{path: /srv/a, content: x}, {path: /etc/fstab.d/x, content: x}]";
+        assert_eq!(divided(files), [(0, 0, 1), (0, 0, 1)]);
+        assert_eq!(divided("description: nothing"), [(0, 0, 0), (0, 0, 0)]);
+        assert!(divide(&recipe("description: nothing")).1.is_empty());
+    }
+
+    #[test]
+    fn steps_see_everything_and_so_nothing_is_late() {
+        let run = "run: [{name: look, script: ls /var/www}]";
+        assert_eq!(divided(&format!("{MOTD}\n{run}")), [(1, 0, 0), (0, 0, 0)]);
+    }
+
+    #[test]
+    fn what_could_lie_over_a_late_file_keeps_all_early() {
+        // Another owner, whom only the root's accounts know.
+        let owned = "files: [{path: /srv/a, content: x, owner: www-data}]";
+        assert_eq!(divided(&format!("{MOTD}\n{owned}")), [(1, 0, 1), (0, 0, 0)]);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("var")).unwrap();
+        std::fs::write(
+            folder.path().join("r.yaml"),
+            format!("name: web\n{MOTD}\nfiles: [{{path: /var, source: var}}]\n"),
+        )
+        .unwrap();
+        let loaded = recipe::load(&folder.path().join("r.yaml"), &LoadOptions::default()).unwrap();
+        let (base, late) = divide(&loaded.for_arch(Arch::X86_64).unwrap());
+        assert!(late.is_empty() && base.motd.len() == 1 && base.files.len() == 1);
+    }
+
+    fn tree(entries: &[(&str, Entry)]) -> Tree {
+        let mut tree = Tree::new(Entry::directory(0o755));
+        for (path, entry) in entries {
+            tree.insert(TreePath::new(path.as_bytes()).unwrap(), entry.clone());
+        }
+        tree
+    }
+
+    fn file(text: &str) -> Entry {
+        Entry::file(0o644, text, Origin::Recipe("web".into()))
+    }
+
+    #[test]
+    fn a_layer_goes_over_folders_and_plain_files() {
+        let mut base =
+            tree(&[("var", Entry::directory(0o700)), ("var/page", file("old")), ("var/other", file("x"))]);
+        let over = tree(&[
+            ("var", Entry::directory(0o755)),
+            ("var/page", file("new")),
+            ("var/sub", Entry::directory(0o755)),
+            ("var/sub/a", file("a")),
+        ]);
+        assert_eq!(merge(&mut base, over, 77), Ok(()));
+        let get = |path: &str| base.get(&TreePath::new(path.as_bytes()).unwrap()).unwrap().clone();
+        assert_eq!(get("var/page"), file("new"));
+        assert_eq!(get("var/sub/a"), file("a"));
+        assert_eq!((get("var").meta.mode, get("var").meta.mtime.seconds), (0o700, 77));
+        assert_eq!(base.len(), 6);
+    }
+
+    #[test]
+    fn links_in_the_way_are_told_and_nothing_is_changed() {
+        let over = || tree(&[("var", Entry::directory(0o755)), ("var/page", file("new"))]);
+        let link = Entry::symlink("elsewhere", Origin::Configured);
+        let second = Entry { node: Node::HardLink(TreePath::new(b"var/page").unwrap()), ..file("") };
+        for base in [
+            tree(&[("var", link.clone())]),
+            tree(&[("var", Entry::directory(0o755)), ("var/page", link)]),
+            tree(&[("var", Entry::directory(0o755)), ("var/page", Entry::directory(0o755))]),
+            tree(&[("var", Entry::directory(0o755)), ("var/page", file("old")), ("var/z", second)]),
+        ] {
+            let mut changed = base.clone();
+            assert!(merge(&mut changed, over(), 77).is_err());
+            assert_eq!(changed, base);
+        }
+    }
+}

@@ -352,7 +352,7 @@ fn blocks_come_from_the_cache_and_need_not_be_read_when_their_digests_are_known(
     let disk = sample();
     let plain = written(&disk);
     let cache = Memory::default();
-    let options = VmdkOptions { cache: Some(&cache), digests: None };
+    let options = VmdkOptions { cache: Some(&cache), digests: None, earlier: None };
     let cold = write_vmdk(&disk, &path, &options, &quiet).unwrap();
     assert_eq!((cold.compressed_blocks, cold.cached_blocks), (13, 0));
     assert!(fs::read(&path).unwrap() == plain);
@@ -384,7 +384,7 @@ fn blocks_come_from_the_cache_and_need_not_be_read_when_their_digests_are_known(
         }
     }
     let hidden = builder.finish(disk.len()).unwrap();
-    let options = VmdkOptions { cache: Some(&cache), digests: Some(&digests) };
+    let options = VmdkOptions { cache: Some(&cache), digests: Some(&digests), earlier: None };
     let known = write_vmdk(&hidden, &path, &options, &quiet).unwrap();
     assert_eq!((known.cached_blocks, known.read), (13, BLOCK_SIZE + 102_400));
     assert!(fs::read(&path).unwrap() == plain);
@@ -398,12 +398,52 @@ fn blocks_come_from_the_cache_and_need_not_be_read_when_their_digests_are_known(
 }
 
 #[test]
+fn blocks_that_an_earlier_raw_file_has_are_copied_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, vmdk) = (folder.path().join("disk.raw"), folder.path().join("disk.vmdk"));
+    let disk = sample();
+    let bytes = bytes_of(&disk);
+    let cache = Memory::default();
+    let options = VmdkOptions { cache: Some(&cache), digests: None, earlier: None };
+    write_raw_and_vmdk(&disk, &raw, &vmdk, &options, &quiet).unwrap();
+    let plain = fs::read(&vmdk).unwrap();
+    let digests = |number: u64| {
+        let mut block = bytes[(number * BLOCK_SIZE) as usize..].to_vec();
+        block.resize(BLOCK_SIZE as usize, 0);
+        Some(Digest::of(&block))
+    };
+    // Even blocks are the same in the earlier file; the others hold something else there.
+    let earlier = folder.path().join("earlier.raw");
+    let mut old = bytes.clone();
+    for (number, block) in old.chunks_mut(BLOCK_SIZE as usize).enumerate() {
+        if number % 2 == 1 {
+            block.fill(0xee);
+        }
+    }
+    fs::write(&earlier, &old).unwrap();
+    let file = fs::File::open(&earlier).unwrap();
+    let same = |number: u64| number.is_multiple_of(2);
+    let earlier = Some(crate::Earlier { file: &file, same: &same });
+    let options = VmdkOptions { cache: Some(&cache), digests: Some(&digests), earlier };
+    let next = folder.path().join("next.raw");
+    let (_, stats) = write_raw_and_vmdk(&disk, &next, &vmdk, &options, &quiet).unwrap();
+    assert!(fs::read(&next).unwrap() == bytes);
+    assert!(fs::read(&vmdk).unwrap() == plain);
+    assert!(stats.read > 0 && stats.read < bytes.len() as u64 * 2 / 3, "{} bytes were read", stats.read);
+    // A file that ends early is no help, and no harm.
+    file.set_len(0).unwrap_err();
+    fs::write(folder.path().join("earlier.raw"), "").unwrap();
+    write_raw_and_vmdk(&disk, &next, &vmdk, &options, &quiet).unwrap();
+    assert!(fs::read(&next).unwrap() == bytes);
+}
+
+#[test]
 fn damaged_cache_entries_are_made_anew() {
     let disk = map_of(MIB, &[(0, text(1, MIB as usize))]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.vmdk");
     let cache = Memory::default();
-    let options = VmdkOptions { cache: Some(&cache), digests: None };
+    let options = VmdkOptions { cache: Some(&cache), digests: None, earlier: None };
     write_vmdk(&disk, &path, &options, &quiet).unwrap();
     let (plain, good) = (fs::read(&path).unwrap(), cache.entries.lock().unwrap().clone());
     let damages: [fn(&mut Vec<u8>); 10] = [
@@ -444,7 +484,7 @@ fn a_folder_of_compressed_blocks_serves_the_next_writer() {
     let disk = sample();
     for (compressed, cached) in [(13, 0), (0, 13)] {
         let cache = FileGrainCache::open(&folder.path().join("grains"), 100 * MIB).unwrap();
-        let options = VmdkOptions { cache: Some(&cache), digests: None };
+        let options = VmdkOptions { cache: Some(&cache), digests: None, earlier: None };
         let stats = write_vmdk(&disk, &path, &options, &quiet).unwrap();
         assert_eq!((stats.compressed_blocks, stats.cached_blocks), (compressed, cached));
     }

@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -26,6 +27,18 @@ pub struct VmdkOptions<'a> {
     /// Tells the SHA-256 of a block (512 KiB, zero-padded) by its number, where it is known already: such a block is not
     /// hashed to ask the cache, and not read when the cache has it. The caller vouches for it.
     pub digests: Option<&'a (dyn Fn(u64) -> Option<Digest> + Sync)>,
+    /// A raw file that holds some of the disk's blocks at their places already. The kernel copies them from there, or shares
+    /// them where the file system can.
+    pub earlier: Option<Earlier<'a>>,
+}
+
+/// An earlier raw file of the same disk.
+#[derive(Clone, Copy)]
+pub struct Earlier<'a> {
+    /// The file, open for reading.
+    pub file: &'a File,
+    /// Whether a block, by its number, is the same in it. The caller vouches for it.
+    pub same: &'a (dyn Fn(u64) -> bool + Sync),
 }
 
 /// What [`write_vmdk`] wrote.
@@ -184,6 +197,12 @@ impl Job<'_> {
         {
             return done(packed, 0, true);
         }
+        if let Some(earlier) = self.options.earlier.filter(|earlier| (earlier.same)(number))
+            && let Some(packed) = self.cached(digest, number)
+            && self.copy(block, earlier.file)?
+        {
+            return done(packed, 0, true);
+        }
         self.read(block, &mut worker.buffer)?;
         if is_zero(&worker.buffer) {
             return done(Packed::default(), data, false);
@@ -205,6 +224,27 @@ impl Job<'_> {
     fn cached(&self, digest: Option<Digest>, number: u64) -> Option<Packed> {
         let digest = digest?;
         Packed::from_entry(&self.options.cache?.get(&digest)?, &digest, number)
+    }
+
+    /// Has the kernel copy a block's pieces from an earlier raw file; whether it could.
+    fn copy(&self, block: &Region, earlier: &File) -> Result<bool, Error> {
+        let Some(raw) = self.raw else { return Ok(false) };
+        for &(offset, len) in &block.pieces {
+            let (mut from, mut to) = (offset, offset);
+            while from < offset + len {
+                let left = (offset + len - from) as usize;
+                match rustix::fs::copy_file_range(earlier, Some(&mut from), raw.file(), Some(&mut to), left) {
+                    Ok(1..) => {}
+                    Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
+                        let full = std::io::ErrorKind::StorageFull.into();
+                        return Err(write_error(full, raw.path(), self.source.len(), self.data));
+                    }
+                    // Other file systems, an older kernel, a file that is shorter than it should be: the source has the bytes.
+                    Ok(0) | Err(_) => return Ok(false),
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Reads a block's pieces into `buffer`, with zeros between them, and writes them to the raw file if there is one.

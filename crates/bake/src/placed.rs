@@ -1,0 +1,190 @@
+//! What this machine remembers of outputs that it put into their places: from what they were made, and by which size, inode and time
+//! of change the kernel knows them. Outputs that are still those are not made again, and disks that nearly are, are copied
+//! where they are the same. The record is in the cache; nothing depends on it but time.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use block::{Digest, Hasher};
+use recipe::{Lock, Payload, Recipe};
+use serde::{Deserialize, Serialize};
+use store::{PutReport, Store};
+
+use crate::roots::hash_source;
+use crate::{Error, MANIFEST, Manifest, Request, WRITERS};
+
+/// A file as the kernel knows it: whoever writes to it changes the time of change, which nobody can set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    size: u64,
+    inode: u64,
+    device: u64,
+    changed: (i64, i64),
+}
+
+impl Known {
+    fn of(path: &Path) -> Option<Self> {
+        let stat = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
+        Some(Self {
+            size: stat.len(),
+            inode: stat.ino(),
+            device: stat.dev(),
+            changed: (stat.ctime(), stat.ctime_nsec()),
+        })
+    }
+}
+
+/// The record of one folder of outputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Placed {
+    /// A digest of all that the outputs follow from.
+    made_from: String,
+    files: BTreeMap<String, Known>,
+}
+
+/// A digest of all that a recipe's outputs follow from, with the files of the host that it names.
+pub(crate) fn made_from(request: &Request, recipe: &Recipe, lock: &Lock) -> Result<Digest, Error> {
+    let mut hasher = Hasher::new();
+    hasher.field(b"bakehouse outputs 1");
+    // The program: another one may say other things of the same image.
+    let program =
+        Known::of(Path::new("/proc/self/exe")).or_else(|| Known::of(&std::env::current_exe().ok()?));
+    hasher.field(format!("{WRITERS:?} {program:?}").as_bytes());
+    hasher.field(lock.digest().to_hex().as_bytes());
+    // A value of strings and numbers always has a JSON form.
+    hasher.field(&serde_json::to_vec(recipe).unwrap_or_default());
+    hasher.field(request.recipe.as_os_str().as_bytes());
+    hasher.field(format!("{:?} {:?}", request.set, request.lock).as_bytes());
+    let web = recipe.web.iter().flat_map(|web| &web.entries).map(|entry| &entry.payload);
+    for payload in recipe.files.iter().map(|file| &file.payload).chain(web) {
+        if let Payload::Source(path) = payload {
+            hash_source(path, &mut hasher)?;
+        }
+    }
+    for source in recipe.volumes.iter().filter_map(|volume| volume.source.as_deref()) {
+        hash_source(source, &mut hasher)?;
+    }
+    Ok(hasher.finish())
+}
+
+/// Where the record of a folder is.
+fn record(cache: &Path, folder: &Path) -> Option<PathBuf> {
+    let folder = folder.canonicalize().ok()?;
+    let name = Digest::of(folder.as_os_str().as_bytes()).to_hex();
+    Some(cache.join("placed").join(format!("{}.json", &name[..32])))
+}
+
+impl Placed {
+    /// What is remembered of a folder.
+    pub(crate) fn read(cache: &Path, folder: &Path) -> Self {
+        let text = record(cache, folder).and_then(|path| fs::read(path).ok()).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Whether a file of the folder is still the one that was put there.
+    fn is_there(&self, folder: &Path, name: &str) -> bool {
+        self.files.get(name).is_some_and(|known| Known::of(&folder.join(name)) == Some(*known))
+    }
+
+    /// The outputs that were made from the same as is asked for now, when all of them are in their places and their
+    /// snapshots are in the store.
+    pub(crate) fn still(
+        &self,
+        folder: &Path,
+        made_from: &Digest,
+        store: &Store,
+    ) -> Option<(Manifest, BTreeMap<String, PutReport>)> {
+        if self.made_from != made_from.to_hex() || !self.files.keys().all(|name| self.is_there(folder, name))
+        {
+            return None;
+        }
+        let manifest = Manifest::read(folder).ok()?;
+        let records = store.list().ok()?;
+        let mut stored = BTreeMap::new();
+        for volume in &manifest.volumes {
+            let Some(id) = volume.snapshot_id else { continue };
+            let record = records.iter().find(|record| record.id.to_string() == id.to_string())?;
+            let put = PutReport {
+                snapshot_id: record.id,
+                name: record.name.clone(),
+                digest: record.digest,
+                size: record.size,
+                data_bytes: volume.data_bytes,
+                blocks: record.blocks,
+                new_blocks: 0,
+                new_bytes: 0,
+                stored_bytes: 0,
+                read_bytes: 0,
+                hashed_bytes: 0,
+                existed: true,
+            };
+            stored.insert(volume.device.clone(), put);
+        }
+        Some((manifest, stored))
+    }
+
+    /// The raw file of an earlier bake and the blocks that it holds, when the file is still the one that was put there.
+    pub(crate) fn earlier(
+        &self,
+        folder: &Path,
+        raw: &str,
+        store: &Arc<Store>,
+    ) -> Option<(File, BTreeMap<u64, Digest>)> {
+        if !self.is_there(folder, raw) || !self.is_there(folder, MANIFEST) {
+            return None;
+        }
+        let manifest = Manifest::read(folder).ok()?;
+        let volume = manifest.volumes.iter().find(|volume| volume.raw.as_deref() == Some(raw))?;
+        let disk = store.disk(&store.find(&volume.snapshot_id?.to_string()).ok()?).ok()?;
+        let file = File::open(folder.join(raw)).ok()?;
+        Some((file, disk.snapshot().blocks.iter().copied().collect()))
+    }
+
+    /// Remembers a folder of outputs as it is now. That it cannot be remembered costs time alone.
+    pub(crate) fn remember(cache: &Path, folder: &Path, made_from: &Digest, names: &[String]) {
+        let files =
+            names.iter().filter_map(|name| Some((name.clone(), Known::of(&folder.join(name))?))).collect();
+        let placed = Self { made_from: made_from.to_hex(), files };
+        let (Some(path), Ok(text)) = (record(cache, folder), serde_json::to_vec(&placed)) else { return };
+        let Some(parent) = path.parent() else { return };
+        let new = path.with_extension(format!("{}.new", std::process::id()));
+        let written = fs::create_dir_all(parent).and_then(|()| fs::write(&new, text));
+        if written.and_then(|()| fs::rename(&new, &path)).is_err() {
+            let _ = fs::remove_file(&new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_touched_in_any_way_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, out) = (folder.path().join("cache"), folder.path().join("out"));
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("xvda.raw"), "disk").unwrap();
+        let from = Digest::of(b"recipe");
+        let remember = || Placed::remember(&cache, &out, &from, &["xvda.raw".to_owned()]);
+        remember();
+        let placed = Placed::read(&cache, &out);
+        assert_eq!(placed.made_from, from.to_hex());
+        assert!(placed.is_there(&out, "xvda.raw") && !placed.is_there(&out, "image.json"));
+        // The same bytes, written anew: who knows what happened in between.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(out.join("xvda.raw"), "disk").unwrap();
+        assert!(!placed.is_there(&out, "xvda.raw"));
+        remember();
+        let placed = Placed::read(&cache, &out);
+        fs::rename(out.join("xvda.raw"), out.join("other")).unwrap();
+        assert!(!placed.is_there(&out, "xvda.raw"));
+        std::os::unix::fs::symlink("other", out.join("xvda.raw")).unwrap();
+        assert!(!placed.is_there(&out, "xvda.raw"), "a link to it is not it");
+        assert_eq!(Placed::read(&cache, folder.path()), Placed::default());
+    }
+}

@@ -23,6 +23,7 @@ Usage: cargo xtask COMMAND
        --thorough           also those that take an hour: full emulation, more hosts, every machine
   bench bake                our bake against mmdebstrap, mke2fs and partitioning, in one run
   bench store               our block store against desync, casync, borg and restic, in one run
+  bench layout              what a step of a series costs in our layout and in mke2fs's, in blocks and in stores
   fuzz [TARGET…] [OPTION…]  feed parsers of foreign data with hostile input; `fuzz --help` tells more
   ci                        formatting, lints, generated files, dependencies, a minute of `fuzz`, then `test`
   dependencies              reasons of the dependencies, and cargo-deny over all of them (built on first use)
@@ -124,10 +125,10 @@ fn build_tests(arguments: &[OsString]) -> Result<()> {
 
 fn bench(arguments: &[OsString]) -> Result<()> {
     let Some((name, rest)) = arguments.split_first() else {
-        bail!("`cargo xtask bench` wants the name of a bench: bake or store");
+        bail!("`cargo xtask bench` wants the name of a bench: bake, layout or store");
     };
-    let Some(name @ ("bake" | "store")) = name.to_str() else {
-        bail!("there is no bench `{}`; there are: bake, store", name.display());
+    let Some(name @ ("bake" | "layout" | "store")) = name.to_str() else {
+        bail!("there is no bench `{}`; there are: bake, layout, store", name.display());
     };
     let program = build_program()?;
     let path = tools_path(&program)?;

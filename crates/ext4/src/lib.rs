@@ -8,7 +8,8 @@
 //!
 //! The file system has what `mke2fs -t ext4` gives it, always with blocks of 4 KiB and inodes of 256 bytes: journal,
 //! extents, indexed folders, checksums of all metadata, 64-bit block numbers, bitmaps and tables of 16 groups together
-//! (so metadata stays away from data), and descriptor blocks reserved for online growth. Inode tables and bitmaps
+//! (so metadata stays away from data), and descriptor blocks reserved for online growth. Copies of the superblock and the
+//! descriptors stay as they were before there were files, as mke2fs leaves them. Inode tables and bitmaps
 //! that are not in use are zeros and marked so that no kernel needs to write them.
 //!
 //! How the parts follow from each other: `geometry` places the fixed structures; `catalogue` turns entries into inodes

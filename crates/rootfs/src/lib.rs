@@ -15,14 +15,16 @@
 //! 4. **The database** (`dpkg`) is written as dpkg would have left it after unpacking, so that the root's own dpkg
 //!    configures the packages, wave by wave, and runs each trigger once, at the end.
 //! 5. **Additions** (`additions`, `system`), in order: motd, web, users, files, what makes it a machine, services,
-//!    then the recipe's `run` steps.
+//!    then the recipe's `run` steps. What nothing that runs here looks at can be left out ([`divide`]) and laid into the
+//!    finished Tree ([`Late::lay`]), so that the rest is the same whatever it says.
 //! 6. **Boot files** (`boot`): initrds, `/boot/grub`, `grub.cfg` by the image's own `grub-mkconfig` with a `grub-probe`
 //!    that answers as the finished disk will.
 //! 7. **Clean** (`clean`) and **scan** (`scan`): keys, logs and identities go; the folder becomes a Tree.
 //!
-//! Times: a package's file keeps the archive's time, but no later than the lock's. All that is made while baking gets
-//! the build time of the newest package, an initrd that of the newest kernel: so both stay the same for as long as the
-//! packages do. The same times are SOURCE_DATE_EPOCH for the programs that make them.
+//! Times: a package's file keeps the archive's time, but no later than the lock's, and so does a folder, whatever came into
+//! it. What is made while baking gets the time of what it follows from: an initrd the newest kernel's, compiled Python its
+//! source's, dpkg's records their package's, links and folders that of the package's folder they are in; the rest the build
+//! time of the newest package. So they stay the same for as long as those do. The same times are SOURCE_DATE_EPOCH for the programs that make them.
 //!
 //! What differs from an installation by mmdebstrap is listed, with reasons, in `crates/cli/tests/peer/differences.rs`.
 //! Backups that tools leave (`passwd-`, `status-old`, …) are not kept: they tell how the image was made and help nobody.

@@ -30,6 +30,9 @@ fn main() -> ExitCode {
             tally.test("independent_checkers_find_no_fault", || checkers::image(&house));
             tally.test("the_store_has_the_image_and_gives_it_back", || program::in_store(&house));
             tally.test("the_same_lock_gives_the_same_bytes", || program::same_bytes(&house));
+            tally.test("what_is_kept_from_bake_to_bake_gives_the_same_bytes", || {
+                program::kept_from_bake_to_bake(&house)
+            });
             tally.thorough("a_check_that_fails_is_told_and_changes_nothing", || {
                 program::failing_check(&house)
             });

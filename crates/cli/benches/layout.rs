@@ -1,0 +1,292 @@
+//! What a nightly image costs: a series of images in our layout, and the very same files in the layout of `mke2fs -d`. For each step the
+//! blocks of 512 KiB that the step before did not have, over the bytes of files whose content is new; and how much the stores
+//! grow by it: ours, and borg's on the stock images.
+//!
+//! `--keep` leaves the images in the cache, where the next run finds them. Nothing is timed.
+#![allow(clippy::print_stdout, reason = "a bench tells its results there")]
+
+#[path = "../tests/peer/peers.rs"]
+#[allow(dead_code, reason = "shared with the test that runs mmdebstrap")]
+mod peers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bake::ToolPackages;
+use block::{BLOCK_SIZE, BlockSource, Digest};
+use formats::RawFile;
+use inspect::PartitionContent;
+use peers::{Quiet, cache_folder};
+use tools::{Set, Tools};
+
+/// The series: what happens, whether updates are in, the page, more packages.
+const SERIES: [(&str, bool, &str, &str); 4] = [
+    ("first image", false, "Good morning", ""),
+    ("security updates", true, "Good morning", ""),
+    ("one line changed", true, "Good evening", ""),
+    ("sibling with more packages", true, "Good evening", ", php-fpm, mariadb-server"),
+];
+const STOCK_UUID: &str = "5a0e6b52-112f-8c4d-9e01-773cd45e6f80";
+
+fn main() {
+    let keep = std::env::args().any(|word| word == "--keep");
+    let cache = cache_folder();
+    let folder = cache.join("bench/layout");
+    fs::create_dir_all(&folder).unwrap();
+    let mirror = std::env::var("BAKEHOUSE_DEBIAN_MIRROR").ok().filter(|value| !value.trim().is_empty());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let provider =
+        ToolPackages { cache: &cache, now: now.cast_signed(), mirror: mirror.as_deref(), report: &Quiet };
+    let tools = Tools::prepare(Set::Stores, &cache, &provider).unwrap_or_else(|error| panic!("{error}")).0;
+    let mut steps = Vec::new();
+    for (number, (name, updates, page, more)) in SERIES.iter().enumerate() {
+        println!("{name}: baking it, and laying the same files out with mke2fs -d");
+        steps.push(step(&folder, &cache, number, (*updates, page, more)));
+    }
+    let growth = growth(&folder, &tools, &steps);
+    report(&steps, &growth, &tools);
+    if !keep {
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+/// An image of the series in both layouts.
+struct Step {
+    ours: Image,
+    /// A disk of our root file system alone has no partitions; so has mke2fs's.
+    stock: Image,
+    /// Lengths of files' contents by digest.
+    contents: BTreeMap<Digest, u64>,
+}
+
+struct Image {
+    path: PathBuf,
+    /// Index to id, and how many bytes of the block are data: not in a hole.
+    blocks: BTreeMap<u64, (Digest, u64)>,
+}
+
+impl Image {
+    fn read(path: PathBuf) -> Self {
+        let disk = RawFile::open(&path).unwrap_or_else(|error| panic!("{error}"));
+        let mut data: BTreeMap<u64, u64> = BTreeMap::new();
+        for (offset, len) in disk.data() {
+            let (mut at, end) = (offset, offset + len);
+            while at < end {
+                let stop = end.min((at / BLOCK_SIZE + 1) * BLOCK_SIZE);
+                *data.entry(at / BLOCK_SIZE).or_default() += stop - at;
+                at = stop;
+            }
+        }
+        let ids = block::block_ids(&disk).unwrap();
+        let blocks = ids.into_iter().map(|(index, id)| (index, (id, data.get(&index).copied().unwrap_or(0))));
+        Self { blocks: blocks.collect(), path }
+    }
+}
+
+/// What of an image was not in the one before.
+#[derive(Clone, Copy, Default)]
+struct New {
+    blocks: u64,
+    /// Of them, what is not in holes.
+    data: u64,
+    /// Indexes whose content is another.
+    indexes: u64,
+}
+
+impl New {
+    fn of(before: Option<&Image>, image: &Image) -> Self {
+        let known: BTreeSet<Digest> =
+            before.iter().flat_map(|before| before.blocks.values()).map(|(id, _)| *id).collect();
+        let mut new = Self::default();
+        for (id, data) in image.blocks.values() {
+            if !known.contains(id) {
+                new.blocks += 1;
+                new.data += data;
+            }
+        }
+        let at = |image: &Image, index| image.blocks.get(&index).map(|(id, _)| *id);
+        let indexes: BTreeSet<u64> = before
+            .iter()
+            .flat_map(|before| before.blocks.keys())
+            .chain(image.blocks.keys())
+            .copied()
+            .collect();
+        new.indexes = indexes
+            .into_iter()
+            .filter(|index| before.and_then(|before| at(before, *index)) != at(image, *index))
+            .count() as u64;
+        new
+    }
+}
+
+fn run(program: &str, arguments: &[&str], env: &[(&str, &str)]) {
+    let listed = std::env::var_os("BAKEHOUSE_TOOLS_PATH")
+        .expect("`cargo xtask bench layout` names the checkers' folder");
+    let path = std::env::split_paths(&listed).map(|folder| folder.join(program)).find(|path| path.is_file());
+    let path = path.unwrap_or_else(|| PathBuf::from(program));
+    let mut command = Command::new(&path);
+    command.args(arguments).envs(env.iter().copied()).env("LC_ALL", "C").stdin(Stdio::null());
+    let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {}: {}\n{said}", arguments.join(" "), output.status);
+}
+
+fn step(folder: &Path, cache: &Path, number: usize, (updates, page, more): (bool, &str, &str)) -> Step {
+    let text = format!(
+        "name: series\nextends: builtin:debian-13\narchitectures: [x86_64]\n\
+         distribution: {{updates: {updates}, security: {updates}}}\n\
+         packages: [apache2, git, python3-boto3{more}]\n\
+         web: {{root: /var/www/html, index.html: \"<h1>{page}</h1>\"}}\n\
+         volumes: [{{device: /dev/xvda, root: true, size: 4GiB, type: gp3}}]\n"
+    );
+    let key = Digest::of(format!("{text}{:?}", bake::WRITERS).as_bytes()).to_hex();
+    let named = |what: &str| folder.join(format!("{number}-{}.{what}", &key[..12]));
+    let (ours, stock, tree) = (named("raw"), named("stock.raw"), named("tree"));
+    if !ours.exists() {
+        // One lock for images with the same packages: only the page differs.
+        let recipe = folder.join(format!("series-{updates}-{}.yaml", more.len()));
+        fs::write(&recipe, text).unwrap();
+        let out = folder.join("out");
+        let mut bake = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
+        bake.args(["bake", "--no-check", "--arch", "x86_64", "--out"]).args([&out, &recipe]);
+        bake.env("BAKEHOUSE_CACHE", cache).env("BAKEHOUSE_STORE", folder.join("bakes")).stderr(Stdio::null());
+        assert!(bake.status().unwrap().success(), "{} could not be baked", recipe.display());
+        fs::rename(out.join("xvda.raw"), &ours).unwrap();
+        fs::remove_dir_all(&out).unwrap();
+    }
+    let disk = RawFile::open(&ours).unwrap();
+    let partitions = inspect::partitions(&disk).unwrap();
+    let root = partitions.iter().max_by_key(|partition| partition.len).expect("the disk has partitions");
+    let PartitionContent::Files(files) = &root.content else { panic!("the root partition has no files") };
+    let offset = format!("{}?offset={}", ours.display(), root.offset);
+    let _ = fs::remove_dir_all(&tree);
+    fs::create_dir(&tree).unwrap();
+    run("debugfs", &["-R", &format!("rdump / {}", tree.display()), &offset], &[]);
+    let mut contents = BTreeMap::new();
+    let mut found = 0;
+    hash_files(&tree, &mut contents, &mut found);
+    assert!(found + 100 > files.names.len(), "debugfs gave {found} of {} names", files.names.len());
+    if !stock.exists() {
+        let part = stock.with_extension("part");
+        let _ = fs::remove_file(&part);
+        fs::File::create(&part).unwrap().set_len(root.len).unwrap();
+        let (part, tree) = (part.display().to_string(), tree.display().to_string());
+        let seed = format!("hash_seed={STOCK_UUID},lazy_itable_init=1");
+        let made = ["-q", "-F", "-t", "ext4", "-U", STOCK_UUID, "-E", &seed, "-d", &tree, &part];
+        run("mke2fs", &made, &[("SOURCE_DATE_EPOCH", "1700000000"), ("E2FSPROGS_FAKE_TIME", "1700000000")]);
+        fs::rename(&part, &stock).unwrap();
+    }
+    fs::remove_dir_all(&tree).unwrap();
+    Step { ours: Image::read(ours), stock: Image::read(stock), contents }
+}
+
+fn hash_files(folder: &Path, contents: &mut BTreeMap<Digest, u64>, found: &mut usize) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let (path, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
+        *found += 1;
+        if kind.is_dir() {
+            hash_files(&path, contents, found);
+        } else if kind.is_file() {
+            let bytes = fs::read(&path).unwrap();
+            contents.insert(Digest::of(&bytes), bytes.len() as u64);
+        }
+    }
+}
+
+/// Bytes by which each store grows at each step: ours with our images, ours and borg's with the stock ones.
+fn growth(folder: &Path, tools: &Tools, steps: &[Step]) -> Vec<(&'static str, Vec<u64>)> {
+    let borg = tools.root().join("usr/bin/borg").display().to_string();
+    let python = tools.program("python3").unwrap_or_else(|error| panic!("{error}")).display().to_string();
+    let mut all = Vec::new();
+    for (name, is_borg, is_stock) in [
+        ("our layout in our store", false, false),
+        ("mke2fs -d in our store", false, true),
+        ("mke2fs -d in borg", true, true),
+    ] {
+        let work = folder.join("growth");
+        let _ = fs::remove_dir_all(&work);
+        fs::create_dir(&work).unwrap();
+        let base = work.join("base").display().to_string();
+        let env = [("BORG_BASE_DIR", base.as_str()), ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")];
+        let store = work.join("store");
+        let at = store.display().to_string();
+        if is_borg {
+            run(&python, &[&borg, "init", "--encryption=none", &at], &env);
+        }
+        let mut sizes = vec![size(&store)];
+        for (number, step) in steps.iter().enumerate() {
+            let image = if is_stock { &step.stock } else { &step.ours }.path.display().to_string();
+            let name = format!("n{number}");
+            if is_borg {
+                run(&python, &[&borg, "create", &format!("{at}::{name}"), &image], &env);
+            } else {
+                let put = ["store", "put", &image, "--name", &name, "--store", &at, "--json"];
+                run(env!("CARGO_BIN_EXE_bakehouse"), &put, &[]);
+            }
+            sizes.push(size(&store));
+        }
+        all.push((name, sizes.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect()));
+        fs::remove_dir_all(&work).unwrap();
+    }
+    all
+}
+
+/// Bytes that the files of a folder take on the disk.
+fn size(folder: &Path) -> u64 {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let metadata = entry.metadata().unwrap();
+        bytes += if metadata.is_dir() { size(&entry.path()) } else { metadata.blocks() * 512 };
+    }
+    bytes
+}
+
+fn mb(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e6)
+}
+
+fn report(steps: &[Step], growth: &[(&str, Vec<u64>)], tools: &Tools) {
+    let borg = tools.packages().iter().find(|package| package.name == "borgbackup");
+    println!("\nborg {}\n", borg.map_or("?", |package| package.version.as_str()));
+    let columns: Vec<&str> = SERIES.iter().map(|(name, ..)| *name).collect();
+    println!(
+        "MB; in brackets how many times the bytes of files whose content is new:\n\n| | {} |",
+        columns.join(" | ")
+    );
+    println!("| --- |{}", " ---: |".repeat(columns.len()));
+    let before = |number: usize| number.checked_sub(1).map(|before| &steps[before]);
+    let floors: Vec<u64> = (0..steps.len())
+        .map(|number| {
+            let known = before(number).map(|step| &step.contents);
+            let new = steps[number].contents.iter();
+            new.filter(|(id, _)| known.is_none_or(|known| !known.contains_key(id))).map(|(_, len)| len).sum()
+        })
+        .collect();
+    let row = |name: &str, values: &dyn Fn(usize) -> String| {
+        let cells: Vec<String> = (0..steps.len()).map(values).collect();
+        println!("| {name} | {} |", cells.join(" | "));
+    };
+    let times = |bytes: u64, number: usize| match floors[number] {
+        floor if floor > 100_000 => format!("{} ({:.2})", mb(bytes), bytes as f64 / floor as f64),
+        _ => mb(bytes),
+    };
+    row("files whose content is new", &|number| mb(floors[number]));
+    for (name, stock) in [("our layout", false), ("mke2fs -d", true)] {
+        let new = |number: usize| {
+            let before = before(number).map(|step| if stock { &step.stock } else { &step.ours });
+            New::of(before, if stock { &steps[number].stock } else { &steps[number].ours })
+        };
+        row(&format!("{name}: data in new blocks"), &|number| times(new(number).data, number));
+        row(&format!("{name}: new blocks, whole"), &|number| times(new(number).blocks * BLOCK_SIZE, number));
+        row(&format!("{name}: new blocks"), &|number| new(number).blocks.to_string());
+        row(&format!("{name}: indexes that differ"), &|number| new(number).indexes.to_string());
+    }
+    println!("\nGrowth of the store, MB:\n\n| | {} |", columns.join(" | "));
+    println!("| --- |{}", " ---: |".repeat(columns.len()));
+    for (name, grown) in growth {
+        row(name, &|number| mb(grown[number]));
+    }
+}

@@ -113,6 +113,15 @@ fn check_options(options: &Options) -> Result<(), Error> {
 /// Bits of one group.
 type Bitmap = Box<[u8; BLOCK]>;
 
+/// The inode table of one group.
+#[derive(Clone, Default)]
+struct InodeTable {
+    /// Those of its blocks that are in use.
+    blocks: BTreeMap<usize, Bitmap>,
+    /// One more than the index of the last inode in use.
+    end: usize,
+}
+
 /// The volume in the making.
 struct Writer<'w, 't> {
     catalogue: &'w Catalogue<'t>,
@@ -127,8 +136,8 @@ struct Writer<'w, 't> {
     block_bitmaps: Vec<Option<Bitmap>>,
     /// By group; none where no inode is in use.
     inode_bitmaps: Vec<Option<Bitmap>>,
-    /// By group: those blocks of its table that are in use, and one more than the last inode's index.
-    inode_tables: Vec<(BTreeMap<usize, Box<[u8; BLOCK]>>, usize)>,
+    /// By group.
+    inode_tables: Vec<InodeTable>,
     /// By group.
     directories: Vec<u32>,
 }
@@ -152,7 +161,7 @@ impl<'w, 't> Writer<'w, 't> {
             map: BlockMapBuilder::new(),
             block_bitmaps: vec![None; groups],
             inode_bitmaps: vec![None; groups],
-            inode_tables: vec![Default::default(); groups],
+            inode_tables: vec![InodeTable::default(); groups],
             directories: vec![0; groups],
         }
     }
@@ -324,8 +333,8 @@ impl<'w, 't> Writer<'w, 't> {
             bitmap
         });
         set_bits(bitmap, index, index + 1);
-        let (_, end) = &mut self.inode_tables[group];
-        *end = (index + 1).max(*end);
+        let table = &mut self.inode_tables[group];
+        table.end = table.end.max(index + 1);
     }
 
     /// Group of an inode and its index in the group.
@@ -339,7 +348,7 @@ impl<'w, 't> Writer<'w, 't> {
         let (group, index) = self.locate(number);
         let raw = inode.encode(inode_seed(self.seed, number));
         let (block, within) = (index / TABLE_INODES as usize, index % TABLE_INODES as usize);
-        let block = self.inode_tables[group].0.entry(block).or_insert_with(|| Box::new([0; BLOCK]));
+        let block = self.inode_tables[group].blocks.entry(block).or_insert_with(|| Box::new([0; BLOCK]));
         block[within * INODE_SIZE..][..INODE_SIZE].copy_from_slice(&raw);
         self.directories[group] += u32::from(inode.mode & 0o170_000 == TYPE_DIRECTORY);
     }
@@ -516,13 +525,13 @@ impl<'w, 't> Writer<'w, 't> {
             match self.inode_bitmaps[at].take() {
                 Some(bitmap) => {
                     let used = &bitmap[..geometry.group_inodes as usize / 8];
-                    let (table, end) = std::mem::take(&mut self.inode_tables[at]);
+                    let InodeTable { blocks, end } = std::mem::take(&mut self.inode_tables[at]);
                     descriptor.free_inodes = zero_bits(used);
                     descriptor.unused_inodes -= end as u32;
                     descriptor.inode_bitmap_checksum = crc32c(self.seed, used);
                     self.structures.push((descriptor.inode_bitmap, "inode bitmap", bitmap.to_vec()));
                     let start = descriptor.inode_table;
-                    let blocks = table.into_iter();
+                    let blocks = blocks.into_iter();
                     self.structures.extend(
                         blocks.map(|(block, bytes)| (start + block as u64, "inode table", bytes.to_vec())),
                     );

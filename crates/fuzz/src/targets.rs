@@ -8,6 +8,7 @@ mod guests;
 mod images;
 mod recipes;
 mod stores;
+mod trees;
 
 use crate::Target;
 
@@ -34,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     images::LINT,
     images::MANIFEST,
     stores::STORE,
+    trees::TREE,
 ];
 
 /// The input as text, cut where it is no longer UTF-8.

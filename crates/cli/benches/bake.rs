@@ -1,5 +1,6 @@
 //! Our bake against mmdebstrap, mke2fs, partitioning and qemu-img: the same packages from the same files, in turns, in one
-//! run; and our bake for the other architecture beside it.
+//! run; and our bake for the other architecture beside it. After each of our bakes the same again, with nothing changed, and
+//! with one line of the page changed, into the same folder.
 //!
 //! `--runs N` says how often each is measured (default 3). The other side runs in the sandbox with fsync made
 //! instant, as the scripts of our bake do: that favours it. It makes no boot files and none of the recipe's additions.
@@ -39,11 +40,15 @@ fn main() {
     let peers = Peers::new(&ingredients, work.path(), ingredients.lock.time);
     // What is fetched or unpacked once, for later bakes of the other architecture, is no part of one.
     run_ours(&recipe, FOREIGN, work.path());
+    let mut again = Vec::new();
     let (mut ours, mut foreign, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=runs {
         // In turns, so that what else the machine does falls on all.
-        ours.push(run_ours(&recipe, NATIVE, work.path()));
-        foreign.push(run_ours(&recipe, FOREIGN, work.path()));
+        let (run, rebakes) = run_ours(&recipe, NATIVE, work.path());
+        println!("turn {number}: again {:.2} s, one line changed {:.2} s", rebakes[0], rebakes[1]);
+        ours.push(run);
+        again.push(rebakes);
+        foreign.push(run_ours(&recipe, FOREIGN, work.path()).0);
         theirs.push(run_theirs(&ingredients, &peers, work.path()));
         let [a, f, b] = [&ours, &foreign, &theirs].map(|runs| total(&runs[number - 1]));
         println!(
@@ -52,7 +57,7 @@ fn main() {
             b / a
         );
     }
-    report(&ours, &foreign, &theirs);
+    report(&ours, &foreign, &theirs, &again);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -74,21 +79,33 @@ fn copy_recipe(work: &Path) -> PathBuf {
     work.join("hello-web.yaml")
 }
 
-/// The real program, as a user calls it.
-fn run_ours(recipe: &Path, arch: &str, work: &Path) -> Run {
+/// The real program, as a user calls it; then the seconds of the same again, and of the same with another line on its page.
+fn run_ours(recipe: &Path, arch: &str, work: &Path) -> (Run, [f64; 2]) {
     let out = work.join("out");
-    let start = Instant::now();
-    let output = Command::new(env!("CARGO_BIN_EXE_bakehouse"))
-        .args(["bake", "--no-check", "--locked", "--json", "--arch", arch, "--out"])
-        .args([&out, recipe])
-        .env("BAKEHOUSE_CACHE", peers::cache_folder())
-        // A store that has nothing yet: every block is compressed and written.
-        .env("BAKEHOUSE_STORE", work.join("store"))
-        .output()
-        .unwrap();
-    let seconds = start.elapsed().as_secs_f64();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bake = |more: &[&str]| {
+        let start = Instant::now();
+        let output = Command::new(env!("CARGO_BIN_EXE_bakehouse"))
+            .args(["bake", "--no-check", "--locked", "--json", "--arch", arch, "--out"])
+            .args([&out, recipe])
+            .args(more)
+            .env("BAKEHOUSE_CACHE", peers::cache_folder())
+            // A store that has nothing yet: every block is compressed and written.
+            .env("BAKEHOUSE_STORE", work.join("store"))
+            .output()
+            .unwrap();
+        let seconds = start.elapsed().as_secs_f64();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (seconds, json)
+    };
+    let (seconds, json) = bake(&[]);
+    let stages_of = |json: &serde_json::Value, name: &str| {
+        json["stages"].as_array().is_some_and(|stages| stages.iter().any(|stage| stage["name"] == name))
+    };
+    let (again, json_again) = bake(&[]);
+    assert!(stages_of(&json_again, "outputs"), "the outputs were made again");
+    let (line, json_line) = bake(&["--set", "greeting=Another line"]);
+    assert!(stages_of(&json_line, "write"), "the outputs were not made again");
     let stages = json["stages"].as_array().expect("stages");
     let mut run: Run = stages
         .iter()
@@ -98,7 +115,7 @@ fn run_ours(recipe: &Path, arch: &str, work: &Path) -> Run {
     run.push(("start, end, cleaning up".to_owned(), seconds - told));
     fs::remove_dir_all(out).unwrap();
     fs::remove_dir_all(work.join("store")).unwrap();
-    run
+    (run, [again, line])
 }
 
 /// A root by mmdebstrap, a file system by mke2fs, a partition table by sgdisk, a FAT by mkfs.vfat, all in one file.
@@ -154,7 +171,7 @@ fn total(run: &Run) -> f64 {
     run.iter().map(|(_, seconds)| seconds).sum()
 }
 
-fn report(ours: &[Run], foreign: &[Run], theirs: &[Run]) {
+fn report(ours: &[Run], foreign: &[Run], theirs: &[Run], again: &[[f64; 2]]) {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!("\n{cores} cores, Linux {}, {} runs of each, in turns\n", kernel.trim(), ours.len());
@@ -171,6 +188,8 @@ fn report(ours: &[Run], foreign: &[Run], theirs: &[Run]) {
         }
         line(&format!("**{who}: total**"), runs.iter().map(total).collect());
     }
+    line("**bakehouse: again, nothing changed**", again.iter().map(|seconds| seconds[0]).collect());
+    line("**bakehouse: again, one line changed**", again.iter().map(|seconds| seconds[1]).collect());
     let pairs: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| total(theirs) / total(ours)).collect();
     let beside: Vec<f64> =
         ours.iter().zip(foreign).map(|(ours, foreign)| total(foreign) / total(ours)).collect();

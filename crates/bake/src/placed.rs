@@ -41,6 +41,8 @@ impl Known {
 /// The record of one folder of outputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Placed {
+    /// The folder, absolute.
+    folder: PathBuf,
     /// A digest of all that the outputs follow from.
     made_from: String,
     files: BTreeMap<String, Known>,
@@ -71,17 +73,34 @@ pub(crate) fn made_from(request: &Request, recipe: &Recipe, lock: &Lock) -> Resu
     Ok(hasher.finish())
 }
 
-/// Where the record of a folder is.
-fn record(cache: &Path, folder: &Path) -> Option<PathBuf> {
+/// Where records are, in the cache.
+const RECORDS: &str = "placed";
+
+/// Where the record of a folder is, and the folder's own path.
+fn record(cache: &Path, folder: &Path) -> Option<(PathBuf, PathBuf)> {
     let folder = folder.canonicalize().ok()?;
     let name = Digest::of(folder.as_os_str().as_bytes()).to_hex();
-    Some(cache.join("placed").join(format!("{}.json", &name[..32])))
+    Some((cache.join(RECORDS).join(format!("{}.json", &name[..32])), folder))
+}
+
+/// Takes away the records of folders that are gone.
+fn sweep(cache: &Path) {
+    for entry in fs::read_dir(cache.join(RECORDS)).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let record = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Placed>(&text).ok());
+        if record.is_none_or(|record| !record.folder.is_dir()) {
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 impl Placed {
     /// What is remembered of a folder.
     pub(crate) fn read(cache: &Path, folder: &Path) -> Self {
-        let text = record(cache, folder).and_then(|path| fs::read(path).ok()).unwrap_or_default();
+        let text = record(cache, folder).and_then(|(path, _)| fs::read(path).ok()).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
@@ -148,14 +167,16 @@ impl Placed {
     pub(crate) fn remember(cache: &Path, folder: &Path, made_from: &Digest, names: &[String]) {
         let files =
             names.iter().filter_map(|name| Some((name.clone(), Known::of(&folder.join(name))?))).collect();
-        let placed = Self { made_from: made_from.to_hex(), files };
-        let (Some(path), Ok(text)) = (record(cache, folder), serde_json::to_vec(&placed)) else { return };
+        let Some((path, folder)) = record(cache, folder) else { return };
+        let placed = Self { folder, made_from: made_from.to_hex(), files };
+        let Ok(text) = serde_json::to_vec(&placed) else { return };
         let Some(parent) = path.parent() else { return };
         let new = path.with_extension(format!("{}.new", std::process::id()));
         let written = fs::create_dir_all(parent).and_then(|()| fs::write(&new, text));
         if written.and_then(|()| fs::rename(&new, &path)).is_err() {
             let _ = fs::remove_file(&new);
         }
+        sweep(cache);
     }
 }
 
@@ -186,5 +207,10 @@ mod tests {
         std::os::unix::fs::symlink("other", out.join("xvda.raw")).unwrap();
         assert!(!placed.is_there(&out, "xvda.raw"), "a link to it is not it");
         assert_eq!(Placed::read(&cache, folder.path()), Placed::default());
+        sweep(&cache);
+        assert_eq!(fs::read_dir(cache.join(RECORDS)).unwrap().count(), 1);
+        fs::remove_dir_all(&out).unwrap();
+        sweep(&cache);
+        assert_eq!(fs::read_dir(cache.join(RECORDS)).unwrap().count(), 0);
     }
 }

@@ -66,6 +66,23 @@ const TESTS: [Test; 29] = [
     ("file_capabilities_read_as_they_were_written", file_capabilities_read_as_they_were_written),
 ];
 
+/// What lies beside `/usr` on a host where it is not a part of it.
+const FOLDERS: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
+/// Whether such a folder is one of its own here; else it is a link into `/usr`, or not there.
+fn is_folder(name: &str) -> bool {
+    fs::symlink_metadata(format!("/{name}")).is_ok_and(|stat| stat.is_dir())
+}
+
+/// A sandbox with the host's programs.
+fn borrowing(root: &Path) -> Sandbox {
+    let sandbox = Sandbox::new(root).bind(Path::new("/usr"), "/usr", true);
+    FOLDERS.iter().filter(|name| is_folder(name)).fold(sandbox, |sandbox, name| {
+        let folder = format!("/{name}");
+        sandbox.bind(Path::new(&folder), &folder, true)
+    })
+}
+
 /// A root folder that borrows the host's programs.
 struct Root {
     folder: tempfile::TempDir,
@@ -78,8 +95,12 @@ impl Root {
         for name in ["usr", "etc", "root", "var", "proc", "sys", "dev", "tmp", "run"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        for name in ["bin", "sbin", "lib", "lib64"] {
-            symlink(format!("usr/{name}"), folder.path().join(name)).unwrap();
+        for name in FOLDERS {
+            let place = folder.path().join(name);
+            match is_folder(name) {
+                true => fs::create_dir(place).unwrap(),
+                false => symlink(format!("usr/{name}"), place).unwrap(),
+            }
         }
         Self { folder }
     }
@@ -89,11 +110,8 @@ impl Root {
     }
 
     fn sandbox(&self) -> Sandbox {
-        Sandbox::new(self.path()).bind(Path::new("/usr"), "/usr", true).bind(
-            &std::env::current_exe().unwrap(),
-            "/run/probe",
-            true,
-        )
+        let program = std::env::current_exe().unwrap();
+        borrowing(self.path()).bind(&program, "/run/probe", true)
     }
 
     /// A named pipe: whoever reads it sees its end when the last process inside that has it open is dead.
@@ -691,7 +709,7 @@ fn act_inside(what: &str) {
 /// The part of a process that hands its own standard input and output to a program in a sandbox.
 fn attach(root: &str, argv: &[&str]) -> ExitCode {
     sandbox::enter().unwrap();
-    let sandbox = Sandbox::new(Path::new(root)).bind(Path::new("/usr"), "/usr", true);
+    let sandbox = borrowing(Path::new(root));
     let exit = sandbox.attach(argv).unwrap();
     ExitCode::from(exit.code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
@@ -778,7 +796,7 @@ fn somebody_can_talk_to_a_program_by_a_terminal() -> Outcome {
 /// A baker that is killed while its sandbox runs.
 fn bake_until_killed(root: &str) {
     sandbox::enter().unwrap();
-    let sandbox = Sandbox::new(Path::new(root)).bind(Path::new("/usr"), "/usr", true);
+    let sandbox = borrowing(Path::new(root));
     let script = "trap '' TERM HUP INT; exec 3>/pipe; echo up >&3; sleep 100000";
     let _ = sandbox.run(&["sh", "-c", script], Input::Null, &mut |_| {});
 }

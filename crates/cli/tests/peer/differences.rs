@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use block::Origin;
 use recipe::Recipe;
 use rootfs::DifferenceKind;
 use tree::{Node, Tree, TreePath};
@@ -198,13 +199,17 @@ impl Sides<'_> {
     /// A file that a package brings has the archive's time in both; dpkg's own notes of it only in theirs. What is
     /// made while installing has a time that follows from the packages in ours, and the time of day in theirs.
     fn time(&self, path: &TreePath, ours: i64, theirs: i64) -> Option<String> {
-        let made = self.ours.get(&TreePath::root())?.meta.mtime.seconds;
-        let reason = if matches!(self.ours.get(path)?.node, Node::Directory) {
+        let made = self.ours.iter().map(|(_, entry)| entry.meta.mtime.seconds).max()?;
+        let entry = self.ours.get(path)?;
+        let reason = if matches!(entry.node, Node::Directory) {
             "a folder's time, which is that of its last change"
         } else if theirs > made {
             "made while installing: theirs has the time of day"
-        } else if ours == made && path.to_string().starts_with("var/lib/dpkg/info/") {
-            "dpkg's notes: theirs have the archive's time"
+        } else if path.to_string().starts_with("var/lib/dpkg/info/") {
+            "dpkg's notes: theirs have the archive's time, ours that of the package"
+        } else if matches!(entry.node, Node::Symlink(_)) && entry.origin == Origin::Configured && ours <= made
+        {
+            "a link made while installing: ours has the time of the folder that it is in"
         } else {
             return None;
         };

@@ -5,7 +5,7 @@
 //! *What it may not do:* print (it tells a [`Report`]), read a clock for anything but how long a stage took, or know a
 //! terminal.
 //!
-//! The stages, in order: `recipe` → `lock` → `packages` → `root file system` → `disk` → `store` → `write` → `tools` → `boot by …`.
+//! The stages, in order: `recipe` → `lock` → (`outputs`, when they are in their places, and then no other but boots) → `packages` → `root file system` → `disk` → `store` → `write` → `tools` → `boot by …`.
 //! The process must be inside the user namespace of [`sandbox::enter`] before any thread is started.
 
 mod check;
@@ -491,8 +491,9 @@ fn root(
         }
     };
     let (base, late) = rootfs::divide(&begun.recipe);
-    let (late_work, whole_work) = (work.join("late"), work.join("whole"));
-    for folder in [&late_work, &whole_work] {
+    // A folder each, for what is laid into a kept root and could not stay there, into a new one, and for a root made whole.
+    let (kept_work, late_work, whole_work) = (work.join("late-kept"), work.join("late"), work.join("whole"));
+    for folder in [&kept_work, &late_work, &whole_work] {
         fs::create_dir(folder).map_err(Error::io(folder, "cannot be made"))?;
     }
     let inputs = roots::Inputs::of(&base, &begun.resolved.lock, &boot(&begun.recipe)?)?;
@@ -503,7 +504,7 @@ fn root(
             explain("root file system: kept from an earlier bake of the same packages and settings".into());
             let boot = boot(&begun.recipe)?;
             let mut built = rootfs::Built::again(kept.tree, kept.bios, kept.made, begun.recipe.arch, &boot)?;
-            let laid = late.lay(&mut built.tree, built.made, &late_work)?;
+            let laid = late.lay(&mut built.tree, built.made, &kept_work)?;
             Ok::<_, Error>(laid.is_ok().then_some(built))
         })?;
         if let Some(built) = found {

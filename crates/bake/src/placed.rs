@@ -38,6 +38,12 @@ impl Known {
     }
 }
 
+/// Which start of the machine this is. What was in memory alone when a machine lost its power is not in its files, though their
+/// marks may be: records of an earlier start are not believed.
+fn start_of_machine() -> Option<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()
+}
+
 /// The record of one folder of outputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Placed {
@@ -45,6 +51,8 @@ pub(crate) struct Placed {
     folder: PathBuf,
     /// A digest of all that the outputs follow from.
     made_from: String,
+    /// [`start_of_machine`] when they were put there.
+    start: Option<String>,
     files: BTreeMap<String, Known>,
 }
 
@@ -59,8 +67,12 @@ pub(crate) fn made_from(request: &Request, recipe: &Recipe, lock: &Lock) -> Resu
     hasher.field(lock.digest().to_hex().as_bytes());
     // A value of strings and numbers always has a JSON form.
     hasher.field(&serde_json::to_vec(recipe).unwrap_or_default());
-    hasher.field(request.recipe.as_os_str().as_bytes());
-    hasher.field(format!("{:?} {:?}", request.set, request.lock).as_bytes());
+    // `bake.log` names them.
+    for path in [Some(&request.recipe), request.lock.as_ref()].into_iter().flatten() {
+        let path = std::path::absolute(path).map_err(Error::io(path, "cannot be found"))?;
+        hasher.field(path.as_os_str().as_bytes());
+    }
+    hasher.field(format!("{:?}", request.set).as_bytes());
     let web = recipe.web.iter().flat_map(|web| &web.entries).map(|entry| &entry.payload);
     for payload in recipe.files.iter().map(|file| &file.payload).chain(web) {
         if let Payload::Source(path) = payload {
@@ -101,7 +113,8 @@ impl Placed {
     /// What is remembered of a folder.
     pub(crate) fn read(cache: &Path, folder: &Path) -> Self {
         let text = record(cache, folder).and_then(|(path, _)| fs::read(path).ok()).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        let placed: Self = serde_json::from_slice(&text).unwrap_or_default();
+        if placed.start.is_some() && placed.start == start_of_machine() { placed } else { Self::default() }
     }
 
     /// Whether a file of the folder is still the one that was put there.
@@ -168,7 +181,7 @@ impl Placed {
         let files =
             names.iter().filter_map(|name| Some((name.clone(), Known::of(&folder.join(name))?))).collect();
         let Some((path, folder)) = record(cache, folder) else { return };
-        let placed = Self { folder, made_from: made_from.to_hex(), files };
+        let placed = Self { folder, made_from: made_from.to_hex(), start: start_of_machine(), files };
         let Ok(text) = serde_json::to_vec(&placed) else { return };
         let Some(parent) = path.parent() else { return };
         let new = path.with_extension(format!("{}.new", std::process::id()));
@@ -207,6 +220,11 @@ mod tests {
         std::os::unix::fs::symlink("other", out.join("xvda.raw")).unwrap();
         assert!(!placed.is_there(&out, "xvda.raw"), "a link to it is not it");
         assert_eq!(Placed::read(&cache, folder.path()), Placed::default());
+        // As it was written before the machine was started anew.
+        let (path, _) = record(&cache, &out).unwrap();
+        let old = Placed { start: Some("another".to_owned()), ..placed };
+        fs::write(&path, serde_json::to_vec(&old).unwrap()).unwrap();
+        assert_eq!(Placed::read(&cache, &out), Placed::default());
         sweep(&cache);
         assert_eq!(fs::read_dir(cache.join(RECORDS)).unwrap().count(), 1);
         fs::remove_dir_all(&out).unwrap();

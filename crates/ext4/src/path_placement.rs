@@ -213,7 +213,9 @@ fn window(least: u64, wanted: u64) -> u64 {
     least.max((wanted + wanted / 2).next_power_of_two())
 }
 
-/// Places that follow from names; see the [module's text](self).
+/// Places that follow from names, so that images with the same files have the same blocks of 512 KiB: files of a package
+/// together, in runs of whole blocks that begin and lie where hashes of their paths say; inode numbers and folders' blocks
+/// by package and path, too. A volume without room for the gaps is filled end to end, as by [`SimplePlacement`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PathPlacement;
 

@@ -208,6 +208,12 @@ impl Ledger {
                 self.laid.insert(physical(root, place)?, laid);
                 Ok(())
             }
+            // What was made before any package came (`/usr/bin`), or by a script, is the package's all the same.
+            Ok(false) if is_folder(root, place)? => {
+                let laid = Laid { package: package.name.clone(), mtime: attributes.mtime, file: None };
+                self.laid.entry(physical(root, place)?).or_insert(laid);
+                Ok(())
+            }
             Ok(false) => Ok(()),
             Err(Error::File { source, .. }) => Err(refuse(format!("cannot be made a folder: {source}"))),
             Err(other) => Err(other),

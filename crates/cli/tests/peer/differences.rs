@@ -205,15 +205,30 @@ impl Sides<'_> {
             "a folder's time, which is that of its last change"
         } else if theirs > made {
             "made while installing: theirs has the time of day"
-        } else if path.to_string().starts_with("var/lib/dpkg/info/") {
+        } else if ours >= theirs && path.to_string().starts_with("var/lib/dpkg/info/") {
             "dpkg's notes: theirs have the archive's time, ours that of the package"
-        } else if matches!(entry.node, Node::Symlink(_)) && entry.origin == Origin::Configured && ours <= made
+        } else if matches!(entry.node, Node::Symlink(_))
+            && entry.origin == Origin::Configured
+            && Some(ours) == self.time_above(path)
         {
             "a link made while installing: ours has the time of the folder that it is in"
         } else {
             return None;
         };
         Some(reason.to_owned())
+    }
+
+    /// The time of the nearest folder above that a package brought, in ours.
+    fn time_above(&self, path: &TreePath) -> Option<i64> {
+        let mut above = path.parent();
+        while let Some(folder) = above {
+            let entry = self.ours.get(&folder)?;
+            if matches!(entry.origin, Origin::Package(_)) {
+                return Some(entry.meta.mtime.seconds);
+            }
+            above = folder.parent();
+        }
+        None
     }
 }
 

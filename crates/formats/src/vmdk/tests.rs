@@ -431,7 +431,6 @@ fn blocks_that_an_earlier_raw_file_has_are_copied_from_there() {
     assert!(fs::read(&vmdk).unwrap() == plain);
     assert!(stats.read > 0 && stats.read < bytes.len() as u64 * 2 / 3, "{} bytes were read", stats.read);
     // A file that ends early is no help, and no harm.
-    file.set_len(0).unwrap_err();
     fs::write(folder.path().join("earlier.raw"), "").unwrap();
     write_raw_and_vmdk(&disk, &next, &vmdk, &options, &quiet).unwrap();
     assert!(fs::read(&next).unwrap() == bytes);

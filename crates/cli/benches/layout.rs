@@ -146,8 +146,9 @@ fn step(folder: &Path, cache: &Path, number: usize, (updates, page, more): (bool
     let named = |what: &str| folder.join(format!("{number}-{}.{what}", &key[..12]));
     let (ours, stock, tree) = (named("raw"), named("stock.raw"), named("tree"));
     if !ours.exists() {
-        // One lock for images with the same packages: only the page differs.
-        let recipe = folder.join(format!("series-{updates}-{}.yaml", more.len()));
+        // One lock for images with the same packages: only the page differs. Other writers want another.
+        let writers = &Digest::of(format!("{:?}", bake::WRITERS).as_bytes()).to_hex()[..6];
+        let recipe = folder.join(format!("series-{updates}-{}-{writers}.yaml", more.len()));
         fs::write(&recipe, text).unwrap();
         let out = folder.join("out");
         let mut bake = Command::new(env!("CARGO_BIN_EXE_bakehouse"));

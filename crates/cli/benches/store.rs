@@ -169,8 +169,9 @@ fn series(cache: &Path) -> Vec<Image> {
         let path = folder.join(format!("{number}-{}.raw", &key[..12]));
         if !path.exists() {
             println!("baking the image `{name}` of the series");
-            // One lock for images with the same packages: only the page differs.
-            let recipe = folder.join(format!("series-{updates}-{}.yaml", more.len()));
+            // One lock for images with the same packages: only the page differs. Other writers want another.
+            let writers = &Digest::of(format!("{:?}", bake::WRITERS).as_bytes()).to_hex()[..6];
+            let recipe = folder.join(format!("series-{updates}-{}-{writers}.yaml", more.len()));
             fs::write(&recipe, &text).unwrap();
             let out = folder.join("out");
             let status = Command::new(env!("CARGO_BIN_EXE_bakehouse"))

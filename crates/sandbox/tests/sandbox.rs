@@ -74,8 +74,13 @@ fn is_folder(name: &str) -> bool {
     fs::symlink_metadata(format!("/{name}")).is_ok_and(|stat| stat.is_dir())
 }
 
-/// A sandbox with the host's programs.
+/// A sandbox with the host's programs. They need not have the locale of a sandbox's environment, and a shell would say so.
 fn borrowing(root: &Path) -> Sandbox {
+    lent(root).env("LC_ALL", "C")
+}
+
+/// The same with a sandbox's own environment.
+fn lent(root: &Path) -> Sandbox {
     let sandbox = Sandbox::new(root).bind(Path::new("/usr"), "/usr", true);
     FOLDERS.iter().filter(|name| is_folder(name)).fold(sandbox, |sandbox, name| {
         let folder = format!("/{name}");
@@ -150,7 +155,7 @@ fn programs_run_as_root_in_a_fixed_environment() -> Outcome {
     let sandbox = root.sandbox().env("SOURCE_DATE_EPOCH", "1");
     assert_eq!(shell(&sandbox, "id -u; id -g; id -G; umask; pwd; echo $$"), "0\n0\n0\n0022\n/\n2\n");
     assert_eq!(
-        succeed(&sandbox, &["env"]),
+        succeed(&lent(root.path()).env("SOURCE_DATE_EPOCH", "1"), &["env"]),
         "HOME=/root\nLC_ALL=C.UTF-8\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          SOURCE_DATE_EPOCH=1\nTERM=dumb\n"
     );

@@ -6,6 +6,8 @@
 //! subordinate ids. Only root can change the user and hide the firmware; otherwise the test says what it left out.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program that tells what it does")]
 
+#[path = "bytes/hosts.rs"]
+mod hosts;
 #[path = "commands/shapes.rs"]
 mod shapes;
 
@@ -58,8 +60,14 @@ fn main() -> ExitCode {
         {
             cases.push((format!("{recipe}_{arch}"), Box::new(move || same_bytes(recipe, arch))));
         }
+        for arch in ["x86_64", "aarch64"] {
+            let case = move || hosts::twenty_bakes("hello-web", arch);
+            cases.push((format!("twenty_bakes_{arch}"), Box::new(case)));
+        }
     } else {
-        println!("the other recipe and the other architecture are compared by `cargo xtask test --thorough`");
+        println!(
+            "more recipes, the other architecture and twenty hosts are compared by `cargo xtask test --thorough`"
+        );
     }
     let (mut passed, mut failed) = (0, 0);
     for (name, case) in cases.iter().filter(|(name, _)| wanted(name)) {
@@ -182,13 +190,7 @@ fn same_bytes(recipe: &str, arch: &str) {
     if rustix::process::geteuid().is_root() {
         give(&place, USER);
         open(other.path());
-        let tools = folder.path().join("tools");
-        fs::create_dir(&tools).unwrap();
-        for name in ["newuidmap", "newgidmap"] {
-            let helper = tools.join(name);
-            fs::copy(std::env::current_exe().unwrap(), &helper).unwrap();
-            fs::set_permissions(&helper, PermissionsExt::from_mode(0o4755)).unwrap();
-        }
+        let tools = user_id_helpers(folder.path());
         for (what, who) in [("the bake with subordinate ids", ELSEWHERE), ("the bake without", ALONE)] {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.arg(who).arg(folder.path()).args(rebuild).env_clear().env("HOME", &place);
@@ -313,6 +315,18 @@ fn give(folder: &Path, user: u32) {
     }
 }
 
+/// The set-user-id programs that give an ordinary user its subordinate ids: this one, by other names. Returns their folder.
+fn user_id_helpers(folder: &Path) -> PathBuf {
+    let tools = folder.join("tools");
+    fs::create_dir(&tools).unwrap();
+    for name in ["newuidmap", "newgidmap"] {
+        let helper = tools.join(name);
+        fs::copy(std::env::current_exe().unwrap(), &helper).unwrap();
+        fs::set_permissions(&helper, PermissionsExt::from_mode(0o4755)).unwrap();
+    }
+    tools
+}
+
 fn open(folder: &Path) {
     fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
 }
@@ -337,6 +351,9 @@ fn elsewhere(arguments: &[OsString], subordinate: bool) -> ExitCode {
     mount("none", "/sys/firmware", "tmpfs", MountFlags::empty(), None).unwrap();
     if !uefi {
         fs::create_dir("/sys/firmware/efi").unwrap();
+    }
+    if let Some(folder) = std::env::var_os(hosts::OVER) {
+        hosts::lay_over(Path::new(&folder));
     }
     rustix::process::umask(Mode::from_raw_mode(0o077));
     rustix::thread::set_thread_groups(&[]).unwrap();

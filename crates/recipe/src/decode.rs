@@ -296,6 +296,20 @@ impl Decoder<'_> {
         {
             return Some(trimmed.to_owned());
         }
+        let longest = trimmed.split('/').map(str::len).max().unwrap_or_default();
+        if longest > 255 || trimmed.len() >= 4096 {
+            let (what_long, most) =
+                if longest > 255 { ("a name", "255 bytes") } else { ("the path", "4095 bytes") };
+            let bytes = if longest > 255 { longest } else { trimmed.len() };
+            self.error(
+                Code::Path,
+                span,
+                format!("{what} takes a path in the image, and {what_long} in this one has {bytes} bytes"),
+                "too long",
+                format!("file systems take {most} at most: shorten it"),
+            );
+            return None;
+        }
         let label = if text.starts_with('/') { "not a plain path" } else { "not absolute" };
         self.error(
             Code::Path,

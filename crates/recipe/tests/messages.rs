@@ -1,5 +1,6 @@
 //! Every mistake's message, compared letter by letter. Each file of `tests/messages` holds a recipe and the files
-//! beside it, each after a line `@@ name`, and at its end what is said about them. `UPDATE_MESSAGES=1 cargo test`
+//! beside it, each after a line `@@ name` (of a link `@@ name -> target`, of a file of zeros
+//! `@@ name with a hole of bytes: 1000`), and at its end what is said about them. `UPDATE_MESSAGES=1 cargo test`
 //! writes what is said now; the change is then there to be read.
 
 use std::fs;
@@ -19,7 +20,7 @@ fn said(case: &str, folder: &Path) -> String {
 /// What is said about `recipe.yaml` of a case, and the folder that it is in.
 fn problems(case: &str, folder: &Path) -> (Diagnostics, String) {
     let home = folder.join("home");
-    fs::create_dir(&home).unwrap();
+    fs::create_dir_all(&home).unwrap();
     fs::write(folder.join("outside.txt"), "out of reach\n").unwrap();
     let mut options = LoadOptions::default();
     for part in case.split("@@ ").skip(1) {
@@ -28,6 +29,8 @@ fn problems(case: &str, folder: &Path) -> (Diagnostics, String) {
             options.set.push((name.to_owned(), value.to_owned()));
         } else if let Some((link, target)) = name.split_once(" -> ") {
             std::os::unix::fs::symlink(target, home.join(link)).unwrap();
+        } else if let Some((name, size)) = name.split_once(" with a hole of bytes: ") {
+            fs::File::create(home.join(name)).unwrap().set_len(size.parse().unwrap()).unwrap();
         } else {
             let path = home.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -99,6 +102,22 @@ fn editors_get_every_place_with_its_end() {
         }
     }
     assert!(seen > 150, "only {seen} places were looked at");
+}
+
+#[test]
+fn more_files_than_a_volume_has_inodes_for() {
+    let case = "@@ recipe.yaml\nname: web\nvolumes:\n  - {device: /dev/xvda, root: true, size: 4GiB}\n  \
+                - {device: /dev/xvdf, size: 8MiB, filesystem: ext4, source: data}\n";
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("home/data");
+    fs::create_dir_all(&data).unwrap();
+    for at in 0..17_100 {
+        std::os::unix::fs::symlink("nowhere", data.join(at.to_string())).unwrap();
+    }
+    let (problems, _) = problems(case, folder.path());
+    let said = problems.to_string();
+    assert!(said.contains("the source of `/dev/xvdf` does not fit the volume"), "{said}");
+    assert!(said.contains("there are 17101 files and folders"), "{said}");
 }
 
 #[test]

@@ -108,20 +108,26 @@ const REPLACED: &[(&str, &str, &str, &str)] = &[
     ("var/www/html/index.html", "<h1>Hello</h1>", "Apache2 Debian Default Page", "the recipe's"),
 ];
 
+/// How the reason of a copy begins: there are too many to tell each.
+const COPY: &str = "a copy of";
+
 /// Prints every difference with its reason, and returns those that have none.
 pub(crate) fn unexplained(recipe: &Recipe, ours: &Tree, theirs: &Tree) -> Vec<String> {
     let sides = Sides { recipe, ours, theirs };
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut unexplained = Vec::new();
+    let mut copies = 0;
     for difference in rootfs::compare(ours, theirs) {
         match sides.reason(&difference.path, &difference.kind) {
             Some(reason) if matches!(difference.kind, DifferenceKind::Time(..)) => {
                 *counts.entry(reason).or_default() += 1;
             }
+            Some(reason) if reason.starts_with(COPY) => copies += 1,
             Some(reason) => println!("  {difference} ({reason})"),
             None => unexplained.push(difference.to_string()),
         }
     }
+    println!("  {copies} times: {COPY} a packaged file at another place");
     for (reason, count) in counts {
         println!("  {count} times: {reason}");
     }
@@ -177,7 +183,7 @@ impl Sides<'_> {
             _ => return None,
         };
         let same = bytes(self.ours, name)? == bytes(self.theirs, &source)?;
-        same.then(|| format!("a copy of /{source}"))
+        same.then(|| format!("{COPY} /{source}"))
     }
 
     fn content(&self, name: &str) -> Option<String> {

@@ -1,6 +1,5 @@
 //! The disks, and what EC2 takes of them.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use block::{GIB, KIB, MIB};
@@ -388,7 +387,7 @@ impl Decoder<'_> {
     /// Whether the folder that fills a volume is certainly too large for it, or holds what no file system can.
     fn content(&mut self, volume: &Volume, source: &Path, span: &Span) {
         let mut special = None;
-        let least = least_size(source, &mut special);
+        let least = Least::of(source, &mut special);
         if let Some(path) = special {
             let shown = path.strip_prefix(source).unwrap_or(&path).display().to_string();
             self.error(
@@ -399,14 +398,17 @@ impl Decoder<'_> {
                 "a device, a pipe or a socket cannot go into an image: take it out",
             );
         }
-        if least > volume.size {
+        let message = format!("the source of `{}` does not fit the volume", volume.device);
+        if least.bytes > volume.size {
             self.error(
                 Code::Size,
                 span,
-                format!("the source of `{}` does not fit the volume", volume.device),
-                format!("{} MiB at least, the volume has {}", least.div_ceil(MIB), volume.size / MIB),
-                format!("make the volume larger: size: {}GiB", (least + least / 8).div_ceil(GIB)),
+                message,
+                format!("{} MiB at least, the volume has {}", least.bytes.div_ceil(MIB), volume.size / MIB),
+                format!("make the volume larger: size: {}GiB", (least.bytes + least.bytes / 8).div_ceil(GIB)),
             );
+        } else if least.too_many(volume.size) {
+            self.too_many_files(span, &message, least);
         }
     }
 
@@ -415,21 +417,35 @@ impl Decoder<'_> {
         let Some(root) = volumes.iter().find(|volume| volume.root) else { return };
         let laid = files.iter().map(|file| &file.payload);
         let laid = laid.chain(web.into_iter().flat_map(|web| web.entries.iter().map(|entry| &entry.payload)));
-        let least: u64 = laid
+        let least = laid
             .map(|payload| match payload {
-                Payload::Content(text) => text.len() as u64,
-                Payload::Source(path) => least_size(path, &mut None),
+                Payload::Content(text) => Least { bytes: text.len() as u64, entries: 1 },
+                Payload::Source(path) => Least::of(path, &mut None),
             })
-            .sum();
-        if least > root.size {
+            .fold(Least::default(), Least::and);
+        let message = "the recipe's files do not fit the root";
+        if least.bytes > root.size {
             self.error(
                 Code::Size,
                 &root.size_span,
-                "the recipe's files do not fit the root",
-                format!("the files alone take {} MiB", least.div_ceil(MIB)),
+                message,
+                format!("the files alone take {} MiB", least.bytes.div_ceil(MIB)),
                 "make the root larger, or put the files on a data volume with `source`",
             );
+        } else if least.too_many(root.size) {
+            self.too_many_files(&root.size_span, message, least);
         }
+    }
+
+    fn too_many_files(&mut self, span: &Span, message: &str, least: Least) {
+        let wanted = (least.entries * 16 * KIB).div_ceil(GIB);
+        self.error(
+            Code::Size,
+            span,
+            message,
+            format!("there are {} files and folders", least.entries),
+            format!("a volume has room for one in each 16 KiB of its size: write `size: {wanted}GiB`, or lay an archive down"),
+        );
     }
 
     /// Warns of what the recipe lays into the root's file system where a volume will be mounted over it.
@@ -626,25 +642,44 @@ fn is_below(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The least that a file or folder takes in any ext4 file system, in bytes: files in blocks of 4 KiB, without their
-/// holes, one block for each folder. Notes the first thing that is neither file, folder nor link. What cannot be read
-/// counts nothing: the bake tells.
-fn least_size(path: &Path, special: &mut Option<PathBuf>) -> u64 {
-    const PAGE: u64 = 4 * KIB;
-    let Ok(metadata) = path.symlink_metadata() else { return 0 };
-    if metadata.is_dir() {
-        let Ok(entries) = std::fs::read_dir(path) else { return PAGE };
-        let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.sort();
-        return PAGE + paths.iter().map(|path| least_size(path, special)).sum::<u64>();
+/// The least that something takes in any ext4 file system.
+#[derive(Clone, Copy, Default)]
+struct Least {
+    /// Files in blocks of 4 KiB, holes too, which an image does not keep; one block for each folder.
+    bytes: u64,
+    /// Files, folders and links.
+    entries: u64,
+}
+
+impl Least {
+    /// Of a file or folder. Notes the first thing that is neither file, folder nor link. What cannot be read
+    /// counts nothing: the bake tells.
+    fn of(path: &Path, special: &mut Option<PathBuf>) -> Self {
+        const PAGE: u64 = 4 * KIB;
+        let Ok(metadata) = path.symlink_metadata() else { return Self::default() };
+        if metadata.is_dir() {
+            let entries = std::fs::read_dir(path).into_iter().flatten();
+            let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            paths.sort();
+            let folder = Self { bytes: PAGE, entries: 1 };
+            return paths.iter().map(|path| Self::of(path, special)).fold(folder, Self::and);
+        }
+        if !metadata.is_file() && !metadata.is_symlink() && special.is_none() {
+            *special = Some(path.to_owned());
+        }
+        let bytes = if metadata.is_file() { metadata.len().next_multiple_of(PAGE) } else { 0 };
+        Self { bytes, entries: 1 }
     }
-    if metadata.is_file() {
-        return metadata.len().next_multiple_of(PAGE).min(metadata.blocks() * 512);
+
+    fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), entries: self.entries + other.entries }
     }
-    if !metadata.is_symlink() && special.is_none() {
-        *special = Some(path.to_owned());
+
+    /// Whether there are certainly more than a volume has inodes for: it has one for each 16 KiB, and some more where its groups
+    /// are made up to whole blocks.
+    fn too_many(self, size: u64) -> bool {
+        self.entries > size / (16 * KIB) * 5 / 4 + 16 * KIB
     }
-    0
 }
 
 fn root_volume(device: DeviceName, span: Span) -> Volume {

@@ -27,7 +27,7 @@ use crate::{Error, Report, Unit};
 
 /// The versions of our own writers that shape an image's bytes. Raised with every change that makes other bytes from
 /// the same lock.
-pub const WRITERS: [(&str, u32); 5] = [("disk", 1), ("ext4", 2), ("fat", 1), ("rootfs", 5), ("vmdk", 1)];
+pub const WRITERS: [(&str, u32); 5] = [("disk", 1), ("ext4", 3), ("fat", 1), ("rootfs", 5), ("vmdk", 1)];
 
 /// What may be done to the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

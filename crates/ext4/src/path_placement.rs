@@ -9,13 +9,15 @@
 //!   block or more begins one. A file that grows, comes or goes moves its neighbours up to the next cut, no further.
 //! - **Slots.** A chunk lies where the hash of its first path says, or at the next place of its own sequence when that is taken. So
 //!   what comes or goes moves little else, and what does not move keeps its inodes and bitmaps.
+//! - **Versions.** Cuts, slots and regions follow from names with their versions taken out: the next kernel's modules, the next
+//!   `libssl.so.3.5.2` lie where the last one's did, and move nothing else. Of several names that are one that way the first has its place.
 //! - **Regions.** A family has a region of the inode tables, where its name's hash says, and an entry the number in it that the hash
 //!   of its path says, or the next. The blocks of its folders have places the same way, in front of all chunks.
 //! - Links and attributes have chunks of their own, and the journal lies in front of everything.
 //!
 //! The price is room: blocks at cuts are not full. A volume that has not so much of it is filled end to end instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use block::{BLOCK_SIZE, Hasher, Origin};
@@ -40,7 +42,7 @@ const TRIES: u64 = 64;
 /// A chunk whose last slot is filled less than this is not cut.
 const LEAST: u64 = SLOT * 3 / 8;
 /// A cut is made before one in so many paths, and before one in so many families.
-const ONE_IN: u64 = 16;
+const ONE_IN: u64 = 32;
 const ONE_IN_FAMILIES: u64 = 2;
 /// A file of so many blocks begins a chunk.
 const LARGE: u64 = SLOT / 2;
@@ -66,6 +68,36 @@ fn hash(salt: &[u8], path: &[u8]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// The hash of a name whose versions (numbers with dots between them) count for nothing.
+fn hash_of_kind(salt: &[u8], name: &[u8]) -> u64 {
+    let mut plain: Vec<u8> = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(byte) = rest.first() {
+        let numbers = rest.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.').count();
+        let version = rest[..numbers].strip_suffix(b".").unwrap_or(&rest[..numbers]);
+        if byte.is_ascii_digit() && version.contains(&b'.') {
+            plain.push(b'0');
+            rest = &rest[version.len()..];
+        } else {
+            let taken = if byte.is_ascii_digit() { numbers } else { 1 };
+            plain.extend_from_slice(&rest[..taken]);
+            rest = &rest[taken..];
+        }
+    }
+    hash(salt, &plain)
+}
+
+/// Hashes of names, by [`hash_of_kind`], no two the same: those that come later have that of the whole name.
+#[derive(Default)]
+struct Hashes(BTreeSet<u64>);
+
+impl Hashes {
+    fn next(&mut self, salt: &[u8], name: &[u8]) -> u64 {
+        let of_kind = hash_of_kind(salt, name);
+        if self.0.insert(of_kind) { of_kind } else { hash(salt, name) }
+    }
+}
+
 /// Something to be put into a chunk.
 struct Piece<'a> {
     index: usize,
@@ -77,10 +109,11 @@ struct Piece<'a> {
 /// Cuts a sequence of pieces into chunks; `salt` makes the same path another one for each kind.
 fn cut<'a>(salt: &[u8], pieces: impl IntoIterator<Item = Piece<'a>>) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
+    let mut hashes = Hashes::default();
     // How much the chunk in the making holds, and how much of that is in its last slot.
     let (mut size, mut last) = (0, SLOT);
     for piece in pieces {
-        let name = hash(salt, piece.path.as_bytes());
+        let name = hash_of_kind(salt, piece.path.as_bytes());
         let one_in = if piece.begins_family { ONE_IN_FAMILIES } else { ONE_IN };
         let is_large = piece.size >= LARGE;
         let ends = is_large || last + piece.size > SLOT || last >= LEAST && name.is_multiple_of(one_in);
@@ -88,7 +121,8 @@ fn cut<'a>(salt: &[u8], pieces: impl IntoIterator<Item = Piece<'a>>) -> Vec<Chun
             Some(chunk) if !ends => chunk.members.push((piece.index, size)),
             _ => {
                 size = 0;
-                chunks.push(Chunk { hash: name, slots: 0, members: vec![(piece.index, 0)] });
+                let hash = hashes.next(salt, piece.path.as_bytes());
+                chunks.push(Chunk { hash, slots: 0, members: vec![(piece.index, 0)] });
             }
         }
         size += piece.size;
@@ -146,7 +180,8 @@ impl<'a> Families<'a> {
         for (index, path, origin) in entries {
             families.entry(self.of(path, origin)).or_default().push((index, path));
         }
-        let name = |kind: u8, name: &str| hash(&[salt, &[kind]].concat(), name.as_bytes());
+        let mut hashes = Hashes::default();
+        let mut name = |kind: u8, name: &str| hashes.next(&[salt, &[kind]].concat(), name.as_bytes());
         let regions = families.into_iter();
         regions.map(|((kind, family), members)| Region { hash: name(kind, family), members }).collect()
     }
@@ -373,7 +408,8 @@ fn spread(regions: &[Region<'_>], granule: u64, reserved: u64, window: u64) -> O
 impl Region<'_> {
     /// Each member's place among `room`: by the hash of its path, or the next that is free.
     fn places(&self, room: u64) -> impl Iterator<Item = (usize, u64)> {
-        let wish = |(index, path): &(usize, &TreePath)| (hash(b"member", path.as_bytes()), *index);
+        let mut hashes = Hashes::default();
+        let wish = |(index, path): &(usize, &TreePath)| (hashes.next(b"member", path.as_bytes()), *index);
         let mut wishes: Vec<(u64, usize)> = self.members.iter().map(wish).collect();
         wishes.sort_unstable();
         let mut taken = vec![false; room as usize];
@@ -412,4 +448,27 @@ fn runs(slots: &[u64], offset: u64, blocks: u64) -> Vec<Run> {
         at = stop;
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hash_of_kind;
+
+    #[test]
+    fn versions_count_for_nothing() {
+        let same = |a: &str, b: &str| hash_of_kind(b"", a.as_bytes()) == hash_of_kind(b"", b.as_bytes());
+        assert!(same("usr/lib/modules/6.12.9-cloud/x.ko", "usr/lib/modules/6.12.117-cloud/x.ko"));
+        assert!(same("libssl.so.3.5", "libssl.so.3.6.12"));
+        assert!(same("python3.11/re.py", "python3.13/re.py"));
+        assert!(same("a1.2.", "a7.88."));
+        for (a, b) in [
+            ("file0001", "file0002"),
+            ("ca0110.ko", "ca0132.ko"),
+            ("libz.so.1", "libz.so.2"),
+            ("a1.", "a2."),
+            ("1.2", "1.2."),
+        ] {
+            assert!(!same(a, b), "{a} {b}");
+        }
+    }
 }

@@ -111,6 +111,37 @@ fn a_package_that_comes_moves_few_others() {
 }
 
 #[test]
+fn the_next_version_in_a_path_takes_the_place_of_the_last() {
+    let with_kernel = |version: &str| {
+        let mut tree = system((0..60).map(|number| (number, 1)));
+        let origin = Origin::Package(format!("linux-image-{version}-cloud").into());
+        let mut folder = "usr/lib/modules".to_owned();
+        for name in ["", version, "kernel"] {
+            folder = format!("{folder}/{name}").trim_end_matches('/').to_owned();
+            tree.insert(path(&folder), Entry { origin: origin.clone(), ..Entry::directory(0o755) });
+        }
+        for module in 0..300_u64 {
+            let bytes = format!("{module} of {version:9} ").repeat(1000 + mixed(module) as usize % 9000);
+            let name = format!("{folder}/module{module:03}.ko");
+            tree.insert(path(&name), Entry::file(0o644, bytes, origin.clone()));
+        }
+        tree
+    };
+    let (old, new) = (with_kernel("6.12.88"), with_kernel("6.13.7"));
+    let (before, after) = (by_path(&old, &options(SIZE)), by_path(&new, &options(SIZE)));
+    let places = |map: &BlockMap, version: &str| {
+        let owner = Origin::Package(format!("linux-image-{version}-cloud").into());
+        let extents = map.extents().iter().filter(|extent| extent.origin == owner);
+        extents.map(|extent| extent.offset / BLOCK_SIZE).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (were, are) = (places(&before, "6.12.88"), places(&after, "6.13.7"));
+    assert!(are.len() > 20);
+    assert!(are.difference(&were).count() <= 2, "{were:?}\n{are:?}");
+    let (_, indexes) = changes(&before, &after);
+    assert!(indexes <= are.len() + 8, "{indexes} indexes differ for {} of modules", are.len());
+}
+
+#[test]
 fn data_and_structures_share_no_block() {
     let map = by_path(&system((0..60).map(|number| (number, 1))), &options(SIZE));
     let mut kinds: BTreeMap<u64, (bool, bool)> = BTreeMap::new();

@@ -237,7 +237,7 @@ impl<'a> Reader<'a> {
                     "files with block maps (ext2, ext3) are not read here".to_owned(),
                 ));
             }
-            0xa => Kind::Symlink(self.target(number, size, flags, map)?),
+            0xa => Kind::Symlink(self.target(number, size, flags, map, &mut runs)?),
             0x2 => device(map, Kind::CharDevice),
             0x6 => device(map, Kind::BlockDevice),
             0x1 => Kind::Fifo,
@@ -315,14 +315,20 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// What a symbolic link holds.
-    fn target(&mut self, number: u32, size: u64, flags: u32, map: &[u8]) -> Result<Vec<u8>, Fault> {
+    /// What a symbolic link holds, and where, when it is not in the inode.
+    fn target(
+        &mut self,
+        number: u32,
+        size: u64,
+        flags: u32,
+        map: &[u8],
+        runs: &mut Vec<Run>,
+    ) -> Result<Vec<u8>, Fault> {
         if size < 60 && flags & FLAG_EXTENTS == 0 {
             return Ok(map[..size as usize].to_vec());
         }
-        let mut runs = Vec::new();
         if flags & FLAG_EXTENTS != 0 {
-            self.extents(number, map, None, &mut runs)?;
+            self.extents(number, map, None, runs)?;
         }
         match runs.first() {
             Some(run) if run.at == 0 && size <= run.len.min(LONGEST_TARGET) => {

@@ -78,7 +78,7 @@ pub struct Inode {
     pub xattrs: Xattrs,
     /// Those that are kept in a block that files share.
     pub shared_xattrs: Arc<Xattrs>,
-    /// Where its bytes are; what is in no run is zero. Empty for what is no file and no folder.
+    /// Where its bytes are; what is in no run is zero. Empty for what has none of its own: devices, links whose target is in their inode.
     pub runs: Vec<Run>,
 }
 

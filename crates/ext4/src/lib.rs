@@ -24,6 +24,7 @@ mod extents;
 mod geometry;
 mod inode;
 mod name_hash;
+mod parent_placement;
 mod path_placement;
 mod placement;
 mod space;
@@ -34,6 +35,7 @@ mod xattr;
 use block::{Hasher, MIB, MapError};
 use tree::{TreeError, TreePath};
 
+pub use parent_placement::{ParentPlacement, ParentPlaces};
 pub use path_placement::PathPlacement;
 pub use placement::{Kind, Named, NoRoom, Object, Placement, SimplePlacement};
 pub use space::{Run, Space};

@@ -27,11 +27,11 @@ use crate::geometry::{INODE_SIZE, TABLE_INODES};
 use crate::{FS_BLOCK, Kind, Named, NoRoom, Object, Placement, Run, SimplePlacement, Space};
 
 /// Blocks of 4 KiB in a slot of 512 KiB.
-const SLOT: u64 = BLOCK_SIZE / FS_BLOCK;
+pub(crate) const SLOT: u64 = BLOCK_SIZE / FS_BLOCK;
 /// Inodes in 512 KiB of an inode table.
-const SLOT_INODES: u64 = BLOCK_SIZE / INODE_SIZE as u64;
+pub(crate) const SLOT_INODES: u64 = BLOCK_SIZE / INODE_SIZE as u64;
 /// Slots that places are chosen among at least: 4 GiB. More only where a volume's files need half of them.
-const LEAST_WINDOW: u64 = 8192;
+pub(crate) const LEAST_WINDOW: u64 = 8192;
 /// Blocks of 4 KiB that folders' places are chosen among at least: 32 MiB.
 const LEAST_FOLDER_WINDOW: u64 = 64 * SLOT;
 /// Blocks of 512 KiB of inode tables that numbers are chosen among at least.
@@ -51,13 +51,13 @@ const TAIL: u64 = SLOT * 3 / 4;
 
 /// Things that lie together.
 #[derive(Debug)]
-struct Chunk {
+pub(crate) struct Chunk {
     /// Decides where it lies.
-    hash: u64,
+    pub(crate) hash: u64,
     /// How many slots it takes.
-    slots: u64,
+    pub(crate) slots: u64,
     /// What is in it, by index, and how far from its start.
-    members: Vec<(usize, u64)>,
+    pub(crate) members: Vec<(usize, u64)>,
 }
 
 fn hash(salt: &[u8], path: &[u8]) -> u64 {
@@ -138,13 +138,18 @@ fn cut<'a>(salt: &[u8], pieces: impl IntoIterator<Item = Piece<'a>>) -> Vec<Chun
 }
 
 /// Who owns the folders, to find families by.
-struct Families<'a> {
+pub(crate) struct Families<'a> {
     folders: BTreeMap<&'a TreePath, &'a Origin>,
 }
 
 impl<'a> Families<'a> {
     fn new(folders: impl Iterator<Item = (&'a TreePath, &'a Origin)>) -> Self {
         Self { folders: folders.collect() }
+    }
+
+    pub(crate) fn of_objects(objects: &[Object<'a>]) -> Self {
+        let folders = objects.iter().filter(|object| object.kind == Kind::Directory);
+        Self::new(folders.map(|folder| (folder.path, folder.origin)))
     }
 
     /// The family of an entry: kind and name.
@@ -244,7 +249,7 @@ fn end_to_end(chunks: &[Chunk]) -> Vec<usize> {
 }
 
 /// The smallest window of at least `least` of which `wanted` take two thirds at most, by doubling.
-fn window(least: u64, wanted: u64) -> u64 {
+pub(crate) fn window(least: u64, wanted: u64) -> u64 {
     least.max((wanted + wanted / 2).next_power_of_two())
 }
 
@@ -256,7 +261,7 @@ pub struct PathPlacement;
 
 impl PathPlacement {
     /// The chunks of everything but the journal and what has a place in `placed` already.
-    fn chunks(objects: &[Object<'_>], families: &Families<'_>, placed: &[Vec<Run>]) -> Vec<Chunk> {
+    pub(crate) fn chunks(objects: &[Object<'_>], families: &Families<'_>, placed: &[Vec<Run>]) -> Vec<Chunk> {
         let mut chunks = Vec::new();
         let kinds: [(Kind, &[u8]); 4] = [
             (Kind::Directory, b"folders"),
@@ -282,7 +287,7 @@ impl PathPlacement {
 
     /// Places for folders of one block, in the first ones of `slots`, and how many slots these are; none where that would be
     /// more than an eighth of all.
-    fn folders(
+    pub(crate) fn folders(
         objects: &[Object<'_>],
         families: &Families<'_>,
         slots: &[u64],
@@ -301,25 +306,36 @@ impl PathPlacement {
 }
 
 /// Every slot of the volume that is free.
-fn free_slots(space: &Space) -> impl Iterator<Item = u64> {
+pub(crate) fn free_slots(space: &Space) -> impl Iterator<Item = u64> {
     space.free_runs().flat_map(|run| {
         let starts = (run.start.next_multiple_of(SLOT)..run.end()).step_by(SLOT as usize);
         starts.filter(move |at| at + SLOT <= run.end())
     })
 }
 
+/// Room for all objects, of which the journal has its place: in front of everything.
+pub(crate) fn place_journal(objects: &[Object<'_>], space: &mut Space) -> Result<Vec<Vec<Run>>, NoRoom> {
+    let mut placed = vec![Vec::new(); objects.len()];
+    let first = free_slots(space).next().unwrap_or(0);
+    for (object, runs) in objects.iter().zip(&mut placed) {
+        if object.kind == Kind::Journal {
+            *runs = space.take_pieces(object.blocks, first).ok_or(NoRoom)?;
+        }
+    }
+    Ok(placed)
+}
+
+/// Takes what was placed, but for the journal, out of the space.
+pub(crate) fn claim(objects: &[Object<'_>], placed: &[Vec<Run>], space: &mut Space) -> Result<(), NoRoom> {
+    let mut others = objects.iter().zip(placed).filter(|(object, _)| object.kind != Kind::Journal);
+    if others.all(|(_, runs)| runs.iter().all(|run| space.claim(*run))) { Ok(()) } else { Err(NoRoom) }
+}
+
 impl Placement for PathPlacement {
     fn place(&self, objects: &[Object<'_>], space: &mut Space) -> Result<Vec<Vec<Run>>, NoRoom> {
         let whole = space.clone();
-        let mut placed = vec![Vec::new(); objects.len()];
-        let first = free_slots(space).next().unwrap_or(0);
-        for (object, runs) in objects.iter().zip(&mut placed) {
-            if object.kind == Kind::Journal {
-                *runs = space.take_pieces(object.blocks, first).ok_or(NoRoom)?;
-            }
-        }
-        let folders = objects.iter().filter(|object| object.kind == Kind::Directory);
-        let families = Families::new(folders.map(|folder| (folder.path, folder.origin)));
+        let mut placed = place_journal(objects, space)?;
+        let families = Families::of_objects(objects);
         let slots: Vec<u64> = free_slots(space).collect();
         let mut slots = slots.as_slice();
         if let Some((places, used)) = Self::folders(objects, &families, slots) {
@@ -341,13 +357,8 @@ impl Placement for PathPlacement {
                 placed[*index] = runs(&slots[first..], *offset, objects[*index].blocks);
             }
         }
-        let is_journal = |object: &Object<'_>| object.kind == Kind::Journal;
-        let mut others = objects.iter().zip(&placed).filter(|(object, _)| !is_journal(object));
-        if others.all(|(_, runs)| runs.iter().all(|run| space.claim(*run))) {
-            Ok(placed)
-        } else {
-            Err(NoRoom)
-        }
+        claim(objects, &placed, space)?;
+        Ok(placed)
     }
 
     fn number(&self, entries: &[Named<'_>], free: RangeInclusive<u32>) -> Vec<u32> {
@@ -426,7 +437,7 @@ impl Region<'_> {
 }
 
 /// Places to try, among `count`: first those of the hash's own sequence, then one after the other.
-fn tries(hash: u64, count: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn tries(hash: u64, count: usize) -> impl Iterator<Item = usize> {
     let all = count as u64;
     let step = 1 + (hash >> 32) % all.saturating_sub(1).max(1);
     let own = (0..TRIES).map(move |n| ((hash % all + n * step) % all) as usize);
@@ -435,7 +446,7 @@ fn tries(hash: u64, count: usize) -> impl Iterator<Item = usize> {
 }
 
 /// The runs of `blocks` blocks from `offset` blocks behind the first of these slots on.
-fn runs(slots: &[u64], offset: u64, blocks: u64) -> Vec<Run> {
+pub(crate) fn runs(slots: &[u64], offset: u64, blocks: u64) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let (mut at, end) = (offset, offset + blocks);
     while at < end {

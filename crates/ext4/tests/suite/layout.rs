@@ -21,7 +21,7 @@ fn mixed(seed: u64) -> u64 {
 }
 
 /// Puts a package's files into a tree: between 5 and 80, mostly small, one in some packages large.
-fn add_package(tree: &mut Tree, number: u64, version: u64) {
+pub(crate) fn add_package(tree: &mut Tree, number: u64, version: u64) {
     let name = format!("package{number:03}");
     let origin = Origin::Package(name.as_str().into());
     let folders = [format!("usr/share/{name}"), format!("usr/share/doc/{name}"), format!("usr/lib/{name}")];
@@ -41,7 +41,7 @@ fn add_package(tree: &mut Tree, number: u64, version: u64) {
     }
 }
 
-fn system(packages: impl IntoIterator<Item = (u64, u64)>) -> Tree {
+pub(crate) fn system(packages: impl IntoIterator<Item = (u64, u64)>) -> Tree {
     let mut tree = Tree::new(Entry::directory(0o755));
     for folder in ["usr", "usr/share", "usr/share/doc", "usr/lib", "var", "var/www"] {
         tree.insert(
@@ -57,12 +57,12 @@ fn system(packages: impl IntoIterator<Item = (u64, u64)>) -> Tree {
     tree
 }
 
-fn blocks(map: &BlockMap) -> BTreeMap<u64, Digest> {
+pub(crate) fn blocks(map: &BlockMap) -> BTreeMap<u64, Digest> {
     block::block_ids(map).unwrap().into_iter().collect()
 }
 
 /// Blocks of `new` that are not anywhere in `old`, and indexes at which the two differ.
-fn changes(old: &BlockMap, new: &BlockMap) -> (usize, usize) {
+pub(crate) fn changes(old: &BlockMap, new: &BlockMap) -> (usize, usize) {
     let (old, new) = (blocks(old), blocks(new));
     let known: std::collections::BTreeSet<_> = old.values().collect();
     let fresh = new.values().filter(|id| !known.contains(id)).count();

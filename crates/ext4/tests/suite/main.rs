@@ -4,6 +4,7 @@ mod attributes;
 mod big;
 mod images;
 mod layout;
+mod parents;
 mod random;
 mod refusals;
 mod volumes;

@@ -224,6 +224,7 @@ mod tests {
             digest: None,
             checksum: None,
             snapshot_id: None,
+            parent: None,
             filesystem: None,
             label: None,
             mount: None,

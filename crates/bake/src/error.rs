@@ -55,6 +55,14 @@ pub enum Error {
         /// The version of this program; 0 when it has no such writer.
         known: u32,
     },
+    /// What is to be a parent is none, or what the lock says of one is not there.
+    #[error("{}: {reason}", path.display())]
+    Parent {
+        /// The image, or the file beside the lock.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// An architecture whose programs the kernel of this host cannot be made to run.
     #[error("{arch} cannot be baked on this machine, which is {host}: {source}")]
     ForeignArch {
@@ -199,6 +207,7 @@ impl Error {
             | Self::Lock(LockError::Damaged { .. } | LockError::Version { .. })
             | Self::Locked { .. }
             | Self::Writer { .. }
+            | Self::Parent { .. }
             | Self::ForeignArch { .. }
             | Self::OutputsInUse { .. }
             | Self::BeingBaked { .. }

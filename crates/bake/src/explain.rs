@@ -118,7 +118,8 @@ pub fn explain(question: &Question) -> Result<Explanation, Error> {
         reason,
         time: lock.as_ref().map(|lock| recipe::format_time(lock.time)),
     };
-    let stages = stages(&recipe, source.files().len(), &state, &packages);
+    let has_parent = lock.as_ref().and_then(|lock| lock.for_arch(arch)?.parent).is_some();
+    let stages = stages(&recipe, source.files().len(), &state, has_parent, &packages);
     Ok(Explanation {
         name: recipe.image_name.clone(),
         arch,
@@ -168,6 +169,7 @@ fn stages(
     recipe: &Recipe,
     files: usize,
     lock: &LockState,
+    has_parent: bool,
     packages: &[ExplainedPackage],
 ) -> Vec<ExplainedStage> {
     let mut stages = Vec::new();
@@ -205,7 +207,8 @@ fn stages(
     add("lint", "the finished files are looked at as EC2 will".to_owned());
     let filled = recipe.volumes.iter().filter(|volume| volume.ephemeral.is_none());
     let filled = filled.filter(|volume| volume.root || volume.filesystem.is_some()).count();
-    add("disk", format!("{} laid out", count(filled, "volume")));
+    let against = if has_parent { ", against the parent that the lock names" } else { "" };
+    add("disk", format!("{} laid out{against}", count(filled, "volume")));
     add("store", "each kept as a snapshot, by blocks that earlier images may have brought".to_owned());
     add("write", "raw and VMDK of each, mapping, registration, manifest".to_owned());
     add("tools", "QEMU and firmware, from the cache or fetched into it".to_owned());

@@ -10,6 +10,7 @@ use catalog::Home;
 use recipe::{Recipe, Volume};
 use store::{ChosenId, LocalBackend, PutOptions, PutReport, SnapshotDisk, Source, Store};
 
+use crate::layout::VolumeLayout;
 use crate::{Error, Report, Stages, Unit};
 
 /// A volume that is in the store.
@@ -58,6 +59,7 @@ pub(crate) fn keep<'a>(
     recipe: &Recipe,
     volume: &Volume,
     map: &'a BlockMap,
+    parent: Option<&VolumeLayout>,
     time: i64,
     stages: &Stages<'_>,
 ) -> Result<Kept<'a>, Error> {
@@ -71,8 +73,16 @@ pub(crate) fn keep<'a>(
     };
     let progress =
         Told { report: stages.report(), what: volume.device.file_stem(), total: 0.into(), done: 0.into() };
-    let options =
-        PutOptions { name: &name, id: ChosenId::OfDigest(&id), parent: None, time, progress: &progress };
+    let digest = parent.map(VolumeLayout::digest);
+    let records = if digest.is_some() { store.list()? } else { Vec::new() };
+    let newest = records.iter().rev().find(|record| Some(record.digest) == digest);
+    let options = PutOptions {
+        name: &name,
+        id: ChosenId::OfDigest(&id),
+        parent: newest.map(|record| record.id),
+        time,
+        progress: &progress,
+    };
     let put = store.put(Source::Map(map), &options)?;
     let disk = store.disk(&store.find(&put.snapshot_id.to_string())?)?;
     Ok(Kept { put, map, disk })
@@ -143,7 +153,7 @@ mod tests {
         let keep = |version, disk: &BlockMap| {
             let recipe = recipe(folder.path(), version);
             let volume = recipe.root_volume().unwrap();
-            let kept = keep(&store, &recipe, volume, disk, 1_700_000_000, &stages).unwrap();
+            let kept = keep(&store, &recipe, volume, disk, None, 1_700_000_000, &stages).unwrap();
             let home = Home::default();
             let registered = catalog::SnapshotId::local(
                 &home,

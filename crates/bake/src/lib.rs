@@ -14,11 +14,14 @@ mod error;
 mod explain;
 mod foreign;
 mod kept;
+mod layout;
 mod lint;
 mod manifest;
+mod opened;
 mod origin;
 mod outputs;
 mod packages;
+mod parent;
 mod placed;
 mod registration;
 mod report;
@@ -40,8 +43,12 @@ pub use check::{Checked, FirmwareChoice, Place, check, machine_programs, program
 pub use difference::difference;
 pub use error::Error;
 pub use explain::{ExplainedPackage, ExplainedStage, Explanation, LockState, Question, Why, explain};
-pub use manifest::{Deflate, MANIFEST, Manifest, ManifestAllowed, ManifestPackage, ManifestVolume};
+pub use layout::{Layout, LayoutError, NameLayout, VolumeLayout};
+pub use manifest::{
+    Deflate, MANIFEST, Manifest, ManifestAllowed, ManifestPackage, ManifestParent, ManifestVolume,
+};
 pub use packages::{LockMode, ToolPackages, WRITERS};
+pub use parent::ParentChoice;
 pub use registration::{MAPPINGS, REGISTRATION};
 pub use report::{Outcome, Report, Stage, Stages, Unit};
 pub use rootfs::Standing;
@@ -51,6 +58,7 @@ use kept::Kept;
 use origin::{LOG, Made};
 use outputs::Outputs;
 use packages::Context;
+use parent::{Parent, Wish};
 use placed::Placed;
 use registration::Written;
 use volumes::{RootParts, VolumeIds};
@@ -71,6 +79,8 @@ pub struct Request {
     pub lock: Option<PathBuf>,
     /// What may be done to the lock.
     pub lock_mode: LockMode,
+    /// The image that this one is laid out against, so that few blocks of 512 KiB differ from it at their index.
+    pub parent: ParentChoice,
     /// Whether the host's programs may stand for those of an image of another architecture. The image is the same
     /// without, and takes several times as long.
     pub native_dispatch: bool,
@@ -150,8 +160,10 @@ fn begin(request: &Request, stages: &Stages<'_>) -> Result<Begun, Error> {
         Ok::<_, Error>((source, recipe))
     })?;
     let lock_path = request.lock.clone().unwrap_or_else(|| source.lock_path());
+    let wish = Wish::of(&request.parent, recipe.arch, request.store.as_deref(), stages)?;
     let resolved = stages.run("lock", |outcome| {
-        let resolved = packages::resolve(&source, &lock_path, request.lock_mode, &context(request, report))?;
+        let context = context(request, report);
+        let resolved = packages::resolve(&source, &lock_path, request.lock_mode, &wish, &context)?;
         outcome.cached = resolved.unchanged;
         if request.explain && resolved.unchanged {
             let (path, time) = (lock_path.display(), recipe::format_time(resolved.lock.time));
@@ -225,6 +237,8 @@ pub fn architectures(recipe: &Path, set: &[(String, String)]) -> Result<Vec<Arch
 /// is an error, and then the folder of outputs is as it was before.
 pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let begun = begin(request, stages)?;
+    let parent = Parent::of(&begun.resolved.lock, begun.recipe.arch, &begun.lock_path)?;
+    let parent = parent.as_ref();
     let work = WorkFolder::new(&request.cache, "bake")?;
     let out = request.out.clone().unwrap_or_else(|| default_out(&begun.recipe));
     let mut outputs = Outputs::open(out, &work)?;
@@ -254,18 +268,19 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let (recipe, lock) = (&recipe, &lock);
     stages.run("lint", |_| lint::examine(recipe, &built, stages.report()))?;
     let maps = stages.run("disk", |outcome| {
-        let maps = lay_out(recipe, &built, lock, work.path())?;
+        let maps = lay_out(recipe, &built, lock, parent, work.path())?;
         outcome.bytes = Some(maps.iter().flatten().map(BlockMap::data_bytes).sum());
         Ok::<_, Error>(maps)
     })?;
     let kept = stages.run("store", |outcome| {
         let mut kept = Vec::new();
         for (volume, map) in recipe.volumes.iter().zip(&maps) {
-            let keep = |map| kept::keep(&store, recipe, volume, map, lock.time, stages);
+            let against = parent.and_then(|parent| parent.volume(volume));
+            let keep = |map| kept::keep(&store, recipe, volume, map, against, lock.time, stages);
             kept.push(map.as_ref().map(keep).transpose()?);
         }
-        if let Some((inputs, tree)) = &to_keep {
-            keep_root(&store, recipe, lock.time, inputs, tree, &built, stages);
+        if let Some(to_keep) = &to_keep {
+            keep_root(&store, recipe, lock.time, parent, to_keep, &built, stages);
         }
         let new: u64 = kept.iter().flatten().map(|kept| kept.put.new_bytes).sum();
         (outcome.bytes, outcome.cached) = (Some(new), new == 0);
@@ -275,7 +290,12 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         let mut written = Vec::new();
         for (volume, kept) in recipe.volumes.iter().zip(&kept) {
             let write = |kept| write_volume(volume, kept, &mut outputs, &placed, &store, request, stages);
-            written.push(kept.as_ref().map(write).transpose()?);
+            let mut done = kept.as_ref().map(write).transpose()?;
+            if let (Some(done), Some(against)) = (&mut done, parent.and_then(|parent| parent.volume(volume)))
+            {
+                done.parent = Some(ManifestParent::of(against, &done.blocks));
+            }
+            written.push(done);
         }
         outcome.bytes = Some(written.iter().flatten().map(|written| written.data_bytes).sum());
         let (manifest, registration) = registration::describe(recipe, lock, &written)?;
@@ -324,6 +344,7 @@ fn lay_out(
     recipe: &Recipe,
     built: &rootfs::Built,
     lock: &Lock,
+    parent: Option<&Parent>,
     work: &Path,
 ) -> Result<Vec<Option<BlockMap>>, Error> {
     let bios = built.bios.as_ref().map(|images| disk::BiosBoot {
@@ -333,13 +354,14 @@ fn lay_out(
     let parts = RootParts { tree: &built.tree, esp: &built.esp, bios, time: lock.time };
     let mut maps = Vec::new();
     for volume in &recipe.volumes {
+        let against = parent.and_then(|parent| parent.volume(volume));
         let map = match volume.filesystem {
-            _ if volume.root => Some(volumes::root_volume(recipe, volume, &parts)?),
+            _ if volume.root => Some(volumes::root_volume(recipe, volume, against, &parts)?),
             Some(recipe::Filesystem::Ext4) if volume.ephemeral.is_none() => {
                 let folder = work.join(format!("volume-{}", volume.device.file_stem()));
                 fs::create_dir(&folder).map_err(Error::io(&folder, "cannot be made"))?;
                 let tree = rootfs::data_tree(volume.source.as_deref(), built.made, &folder)?;
-                Some(volumes::data_volume(recipe, volume, &tree, lock.time)?)
+                Some(volumes::data_volume(recipe, volume, against, &tree, lock.time)?)
             }
             _ => None,
         };
@@ -388,7 +410,7 @@ fn write_volume(
             format!("{vmdk}: {now} blocks compressed now, {before} in an earlier bake and kept in the cache");
         stages.report().line(&line);
     }
-    Ok(Written { raw, vmdk, data_bytes: stats.written, blocks: blocks.to_vec() })
+    Ok(Written { raw, vmdk, data_bytes: stats.written, blocks: blocks.to_vec(), parent: None })
 }
 
 /// A value as text, ending in a line break.
@@ -539,14 +561,15 @@ fn keep_root(
     store: &Store,
     recipe: &Recipe,
     time: i64,
-    inputs: &roots::Inputs,
-    tree: &tree::Tree,
+    parent: Option<&Parent>,
+    (inputs, tree): &(roots::Inputs, tree::Tree),
     built: &rootfs::Built,
     stages: &Stages<'_>,
 ) {
     let Some(volume) = recipe.root_volume() else { return };
     let keep = || {
-        let map = volumes::root_file_system(recipe, volume, tree, time)?;
+        let against = parent.and_then(|parent| parent.volume(volume));
+        let map = volumes::root_file_system(recipe, volume, against, tree, time)?;
         roots::keep(store, inputs, tree, built, &map)
     };
     if let Err(error) = keep() {

@@ -2,12 +2,14 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use block::{BLOCK_SIZE, Digest};
 use catalog::{AmiId, SnapshotId};
 use machine::Check;
 use recipe::BootMode;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::layout::VolumeLayout;
 
 /// The file in a folder of outputs that tells what was baked.
 pub const MANIFEST: &str = "image.json";
@@ -104,6 +106,9 @@ pub struct ManifestVolume {
     /// The snapshot that the mapping names; `None` for a volume that starts blank.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<SnapshotId>,
+    /// What it is against its parent; `None` where it was laid out against none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ManifestParent>,
     /// The file system on it, `ext4`; the root's is in its root partition.
     pub filesystem: Option<String>,
     /// The file system's label.
@@ -113,6 +118,27 @@ pub struct ManifestVolume {
     /// The number of an instance store volume; `None` for an EBS volume.
     #[serde(default)]
     pub ephemeral: Option<u8>,
+}
+
+/// A volume against the parent that it was laid out against.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestParent {
+    /// The digest of the parent's snapshot.
+    pub digest: String,
+    /// Blocks of 512 KiB that are not the same at their index, those that became zero among them: what an EBS snapshot after the
+    /// parent's has to be sent.
+    pub changed_blocks: u64,
+    /// Their bytes.
+    pub changed_bytes: u64,
+}
+
+impl ManifestParent {
+    /// Of a volume with these blocks.
+    pub(crate) fn of(parent: &VolumeLayout, blocks: &[(u64, Digest)]) -> Self {
+        let changed_blocks = parent.changed(blocks);
+        let changed_bytes = changed_blocks * BLOCK_SIZE;
+        Self { digest: parent.digest().to_hex(), changed_blocks, changed_bytes }
+    }
 }
 
 /// One package of an image.

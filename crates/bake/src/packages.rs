@@ -23,6 +23,7 @@ use recipe::{
 use rootfs::PackageFile;
 use tools::{Fetched, Provider};
 
+use crate::parent::Wish;
 use crate::{Error, Report, Unit};
 
 /// The versions of our own writers that shape an image's bytes. Raised with every change that makes other bytes from
@@ -176,6 +177,27 @@ pub(crate) fn resolve(
     source: &Source,
     path: &Path,
     mode: LockMode,
+    parent: &Wish,
+    context: &Context<'_>,
+) -> Result<Resolved, Error> {
+    let resolved = resolve_packages(source, path, mode, context)?;
+    let with_parent = parent.apply(&resolved.lock, path, mode == LockMode::Locked)?;
+    parent.write(path)?;
+    let unchanged = resolved.unchanged && with_parent.is_none();
+    let lock = with_parent.unwrap_or(resolved.lock);
+    if !unchanged {
+        lock.write(path)?;
+        context.report.line(&format!("lock: written to {}", path.display()));
+    }
+    parent.sweep(path);
+    Ok(Resolved { lock, mirrors: resolved.mirrors, unchanged })
+}
+
+/// The lock with the packages for a recipe, not written yet where it is another one.
+fn resolve_packages(
+    source: &Source,
+    path: &Path,
+    mode: LockMode,
     context: &Context<'_>,
 ) -> Result<Resolved, Error> {
     let recipes: Vec<Recipe> =
@@ -215,12 +237,13 @@ pub(crate) fn resolve(
     }
     // Another suite's dates say nothing.
     let before = old.as_ref().filter(|lock| same_repositories(lock, first)).map(|lock| (path, lock));
-    let lock = write_anew(&recipes, pins, before, &mirrors, context)?;
+    let mut lock = write_anew(&recipes, pins, before, &mirrors, context)?;
+    for (arch, locked) in &mut lock.archs {
+        locked.parent = old.as_ref().and_then(|old| old.for_arch(*arch)?.parent);
+    }
     for line in old.iter().flat_map(|old| changes(old, &lock)) {
         context.report.line(&line);
     }
-    lock.write(path)?;
-    context.report.line(&format!("lock: written to {}", path.display()));
     Ok(Resolved { lock, mirrors, unchanged: false })
 }
 

@@ -4,7 +4,9 @@ use block::Digest;
 use catalog::{AmiId, BlockDeviceMapping, Ebs, Home, RegisterImage, SnapshotId, VirtualName};
 use recipe::{Arch, BootMode, Lock, Recipe, Volume};
 
-use crate::manifest::{self, Deflate, Manifest, ManifestAllowed, ManifestPackage, ManifestVolume};
+use crate::manifest::{
+    self, Deflate, Manifest, ManifestAllowed, ManifestPackage, ManifestParent, ManifestVolume,
+};
 use crate::{Error, WRITERS};
 
 /// The file with the block device mapping, in AWS's shape.
@@ -21,6 +23,8 @@ pub(crate) struct Written {
     pub(crate) data_bytes: u64,
     /// Blocks of 512 KiB that are not all zero: number and id.
     pub(crate) blocks: Vec<(u64, Digest)>,
+    /// What it is against the parent that it is laid out against.
+    pub(crate) parent: Option<ManifestParent>,
 }
 
 /// The image's manifest and its registration; `written` stands beside the recipe's volumes, `None` for those without
@@ -107,6 +111,7 @@ fn manifest_volume(volume: &Volume, written: Option<&Written>) -> ManifestVolume
         digest: digest.map(Digest::to_hex),
         checksum: written.map(|written| catalog::linear_checksum(written.blocks.iter().map(|(_, id)| *id))),
         snapshot_id: None,
+        parent: written.and_then(|written| written.parent.clone()),
         filesystem: volume.filesystem.map(|filesystem| match filesystem {
             recipe::Filesystem::Ext4 => "ext4".to_owned(),
         }),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::check::CHECKS;
 use crate::origin::{LOG, Made};
 use crate::work::WorkFolder;
-use crate::{Error, LockMode, MANIFEST, Manifest, Request, Stages, bake};
+use crate::{Error, LockMode, MANIFEST, Manifest, ParentChoice, Request, Stages, bake};
 
 /// What to verify, and how.
 #[derive(Clone, Debug)]
@@ -162,6 +162,7 @@ fn rebuild(
         out: Some(work.path().join("out")),
         lock: Some(lock),
         lock_mode: LockMode::Locked,
+        parent: ParentChoice::Locked,
         native_dispatch: true,
         explain: false,
         check: None,

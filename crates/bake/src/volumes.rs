@@ -1,5 +1,7 @@
 //! From Trees to disks: which partitions a volume has, how large they are and by which ids they are known.
 
+use std::ops::Range;
+
 use block::{BlockMap, BlockSource, MIB, derived_uuid};
 use disk::{BIOS_BOOT_NUMBER, BIOS_BOOT_SIZE, EFI_SYSTEM_NUMBER, EFI_SYSTEM_SIZE, ROOT_NUMBER};
 use disk::{BiosBoot, Partition, PartitionKind, Plan};
@@ -7,6 +9,7 @@ use recipe::{Arch, Recipe, Volume};
 use tree::{Timestamp, Tree};
 
 use crate::Error;
+use crate::layout::VolumeLayout;
 
 /// The ids of a volume. They follow from the recipe's name (without its version), the device and the role, so that
 /// every image of a recipe shares them.
@@ -47,6 +50,7 @@ pub(crate) struct RootParts<'a> {
 pub(crate) fn root_volume(
     recipe: &Recipe,
     volume: &Volume,
+    parent: Option<&VolumeLayout>,
     parts: &RootParts<'_>,
 ) -> Result<BlockMap, Error> {
     let ids = VolumeIds::of(recipe, volume);
@@ -58,21 +62,22 @@ pub(crate) fn root_volume(
     let mut add = |number, kind, name: &str, uuid, size, content| {
         partitions.push(Partition { number, kind, name: name.to_owned(), uuid, size, content });
     };
-    let (boot_sizes, room) = room(recipe.arch, volume)?;
+    let (boot_sizes, range) = room(recipe.arch, volume)?;
     if boot_sizes.len() > 1 {
         let empty = BlockMap::empty(0);
         let size = Some(BIOS_BOOT_SIZE);
         add(BIOS_BOOT_NUMBER, PartitionKind::BiosBoot, "bios", ids.bios_partition, size, empty);
     }
-    let options = disk::fat::FatOptions {
+    let esp_options = disk::fat::FatOptions {
         size: EFI_SYSTEM_SIZE,
         volume_id: ids.esp_volume,
         label: *b"EFI        ",
         time: Timestamp::from_seconds(parts.time),
     };
-    let esp = disk::fat::write(parts.esp, &options)?;
+    let esp = disk::fat::write(parts.esp, &esp_options)?;
     add(EFI_SYSTEM_NUMBER, PartitionKind::EfiSystem, "esp", ids.esp_partition, Some(EFI_SYSTEM_SIZE), esp);
-    let root = file_system(volume, parts.tree, room, ids.file_system, "/", parts.time)?;
+    let root_options = options(volume, range.end - range.start, ids.file_system, "/", parts.time);
+    let root = file_system(volume, parts.tree, &root_options, range.start, parent)?;
     partitions.push(Partition {
         number: ROOT_NUMBER,
         kind: root_kind,
@@ -87,26 +92,29 @@ pub(crate) fn root_volume(
     Ok(map)
 }
 
-/// The sizes of the partitions before the root's, and the bytes that are left for that.
-fn room(arch: Arch, volume: &Volume) -> Result<(Vec<u64>, u64), Error> {
+/// The sizes of the partitions before the root's, and where that lies.
+fn room(arch: Arch, volume: &Volume) -> Result<(Vec<u64>, Range<u64>), Error> {
     let before = match arch {
         Arch::X86_64 => vec![BIOS_BOOT_SIZE, EFI_SYSTEM_SIZE],
         Arch::Aarch64 => vec![EFI_SYSTEM_SIZE],
     };
     let sizes: Vec<_> = before.iter().copied().map(Some).chain([None]).collect();
     let ranges = disk::layout(volume.size, &sizes)?;
-    Ok((before, ranges.last().map_or(0, |range| range.end - range.start)))
+    Ok((before, ranges.last().cloned().unwrap_or_default()))
 }
 
 /// The file system of the root volume's last partition alone.
 pub(crate) fn root_file_system(
     recipe: &Recipe,
     volume: &Volume,
+    parent: Option<&VolumeLayout>,
     tree: &Tree,
     time: i64,
 ) -> Result<BlockMap, Error> {
-    let (_, room) = room(recipe.arch, volume)?;
-    file_system(volume, tree, room, VolumeIds::of(recipe, volume).file_system, "/", time)
+    let (_, range) = room(recipe.arch, volume)?;
+    let uuid = VolumeIds::of(recipe, volume).file_system;
+    let options = options(volume, range.end - range.start, uuid, "/", time);
+    file_system(volume, tree, &options, range.start, parent)
 }
 
 /// A data volume: one file system that takes the whole disk, without a partition table, as it is usual on EC2 and so
@@ -114,31 +122,43 @@ pub(crate) fn root_file_system(
 pub(crate) fn data_volume(
     recipe: &Recipe,
     volume: &Volume,
+    parent: Option<&VolumeLayout>,
     tree: &Tree,
     time: i64,
 ) -> Result<BlockMap, Error> {
     let ids = VolumeIds::of(recipe, volume);
     // The superblock has room for 63 bytes; it only reminds people.
     let mount = volume.mount.as_deref().filter(|mount| mount.len() < 64).unwrap_or_default();
-    file_system(volume, tree, volume.size, ids.file_system, mount, time)
+    let options = options(volume, volume.size, ids.file_system, mount, time);
+    file_system(volume, tree, &options, 0, parent)
 }
 
-/// A bare ext4 file system of `size` bytes for a volume.
-fn file_system(
-    volume: &Volume,
-    tree: &Tree,
-    size: u64,
-    uuid: [u8; 16],
-    mount: &str,
-    time: i64,
-) -> Result<BlockMap, Error> {
-    let options = ext4::Options {
+/// What a bare ext4 file system of `size` bytes for a volume is to be.
+fn options(volume: &Volume, size: u64, uuid: [u8; 16], mount: &str, time: i64) -> ext4::Options {
+    ext4::Options {
         label: volume.label.clone().unwrap_or_default(),
         time,
         last_mounted: mount.to_owned(),
         ..ext4::Options::new(size, uuid)
+    }
+}
+
+/// A file system that begins at byte `start` of the volume, and has what its parent has where that has it.
+fn file_system(
+    volume: &Volume,
+    tree: &Tree,
+    options: &ext4::Options,
+    start: u64,
+    parent: Option<&VolumeLayout>,
+) -> Result<BlockMap, Error> {
+    let written = match parent {
+        Some(parent) => {
+            let parent = parent.places(start, options.size);
+            ext4::write(tree, options, &ext4::ParentPlacement { parent: &parent })
+        }
+        None => ext4::write(tree, options, &ext4::PathPlacement),
     };
-    ext4::write(tree, &options, &ext4::PathPlacement).map_err(|source| explain(volume, size, source))
+    written.map_err(|source| explain(volume, options.size, source))
 }
 
 /// A volume that is too small is a mistake at its place in the recipe.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use bake::{FirmwareChoice, LockMode};
+use bake::{FirmwareChoice, LockMode, ParentChoice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use recipe::Arch;
 
@@ -123,6 +123,11 @@ pub(crate) struct BakeArguments {
     /// The lock's file [default: <recipe>.lock beside the recipe]
     #[arg(long, value_name = "FILE")]
     pub(crate) lock: Option<PathBuf>,
+    /// Lay the image out against this one, so that an EBS snapshot after it sends few blocks: a folder that `bakehouse bake` wrote (or the one
+    /// above it), an image file, or a snapshot's name or id. The lock remembers it, and a file <recipe>.<arch>.layout beside the lock
+    /// where things lie in it; `none` takes it out of the lock
+    #[arg(long, value_name = "IMAGE")]
+    parent: Option<PathBuf>,
     /// Override a variable of the recipe
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
@@ -150,6 +155,14 @@ pub(crate) struct BakeArguments {
 }
 
 impl BakeArguments {
+    pub(crate) fn parent(&self) -> ParentChoice {
+        match &self.parent {
+            None => ParentChoice::Locked,
+            Some(none) if none == "none" => ParentChoice::Without,
+            Some(image) => ParentChoice::Image(image.clone()),
+        }
+    }
+
     pub(crate) fn lock_mode(&self) -> LockMode {
         match (self.locked, self.update) {
             (true, _) => LockMode::Locked,

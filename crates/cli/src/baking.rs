@@ -60,6 +60,7 @@ fn bake_one(
         out,
         lock: arguments.lock.clone(),
         lock_mode: arguments.lock_mode(),
+        parent: arguments.parent(),
         native_dispatch: !arguments.no_native_dispatch,
         explain: arguments.explain,
         check: (!arguments.no_check).then(|| arguments.firmware.into()),
@@ -85,9 +86,14 @@ fn bake_one(
         if let Some(stored) = stored {
             say(format!("{} {}: {}", stored.snapshot_id, stored.name, in_store(stored)));
         }
+        if let Some(parent) = &volume.parent {
+            let (blocks, bytes) = (parent.changed_blocks, terminal::bytes(parent.changed_bytes));
+            let blocks = if blocks == 1 { "1 block".to_owned() } else { format!("{blocks} blocks") };
+            say(format!("{}: a push to EBS sends {blocks}, {bytes}, against the parent", volume.device));
+        }
         volumes.push(json!({
             "device": volume.device, "raw": raw, "vmdk": vmdk, "snapshot_id": volume.snapshot_id,
-            "size": volume.size, "data_bytes": volume.data_bytes,
+            "size": volume.size, "data_bytes": volume.data_bytes, "parent": volume.parent,
             "blocks": stored.map_or(0, |stored| stored.blocks),
             "new_blocks": stored.map_or(0, |stored| stored.new_blocks),
             "new_bytes": stored.map_or(0, |stored| stored.new_bytes),

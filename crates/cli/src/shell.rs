@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
-use bake::{LockMode, Stages, Standing};
+use bake::{LockMode, ParentChoice, Stages, Standing};
 use recipe::Recipe;
 
 use crate::arguments::ShellArguments;
@@ -23,6 +23,7 @@ pub(crate) fn shell(arguments: &ShellArguments) -> Result<u8> {
         out: None,
         lock: arguments.lock.clone(),
         lock_mode: LockMode::Keep,
+        parent: ParentChoice::Locked,
         native_dispatch: !arguments.no_native_dispatch,
         explain: false,
         check: None,

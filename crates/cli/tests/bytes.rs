@@ -8,6 +8,8 @@
 
 #[path = "bytes/hosts.rs"]
 mod hosts;
+#[path = "bytes/parents.rs"]
+mod parents;
 #[path = "commands/shapes.rs"]
 mod shapes;
 
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
     let thorough = std::env::var_os("BAKEHOUSE_THOROUGH").is_some();
     let mut cases: Vec<(String, Box<dyn Fn()>)> = vec![
         ("a_recipe_has_the_last_word".into(), Box::new(a_recipe_has_the_last_word)),
+        ("a_child_follows_its_parent".into(), Box::new(parents::a_child_follows_its_parent)),
         ("data_volume_x86_64".into(), Box::new(|| same_bytes("data-volume", "x86_64"))),
     ];
     if thorough {

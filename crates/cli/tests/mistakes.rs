@@ -67,6 +67,27 @@ request = \"8ba21704688f761fce7e9d313772ebb406f6f09730e5b035265c53fe1974f928\"
 packages = []
 ";
 
+/// It fits [`PLAIN`], and names a parent.
+const CHILD: &str = "\
+version = 1
+time = \"2026-11-20T02:11:10Z\"
+
+[writers]
+
+[[source]]
+role = \"main\"
+suite = \"trixie\"
+components = [\"main\"]
+date = \"2026-09-12T07:55:41Z\"
+sha256 = \"0584fba32e13e0ab8285fb16c27adea1ec03a73669c18702821094fd6ca86675\"
+
+[arch.x86_64]
+request = \"01adc9acc2ef824e089d0ef4633775def42c054dae25e1930de68d35b75265f2\"
+parent = \"1c3c7255c6043cc93098c65f8a1ba952130e1c779743ad826513b80323b88b49\"
+layout = \"25aaa8735abaa0a132f3c10cb3db0dddbb05f50141c6bfcba9900bf2b82b45d4\"
+packages = []
+";
+
 const PLAIN: &str = "name: web\narchitectures: [x86_64]\n";
 
 const RECIPES: &[Mistake] = &[
@@ -231,6 +252,16 @@ const PLACES: &[Mistake] = &[
         "A lock that does not fit the recipe",
         &[("web.yaml", PLAIN), ("web.lock", LOCK)],
         "bake web.yaml --arch x86_64 --locked",
+    ),
+    mistake(
+        "A lock without the layout of its parent",
+        &[("web.yaml", PLAIN), ("web.lock", CHILD)],
+        "bake web.yaml --arch x86_64",
+    ),
+    mistake(
+        "A parent that is nowhere",
+        &[("web.yaml", PLAIN)],
+        "bake web.yaml --arch x86_64 --parent out/web/x86_64",
     ),
     mistake(
         "A mirror that is not there",

@@ -34,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     images::INITRD,
     images::LINT,
     images::MANIFEST,
+    images::LAYOUT,
     stores::STORE,
     trees::TREE,
 ];

@@ -35,13 +35,22 @@ pub struct Lock {
 pub struct LockedArch {
     /// [`crate::request_digest`] of the recipe that was locked.
     pub request: Digest,
-    /// The digest of the parent that the image's blocks are laid out against.
-    pub parent: Option<Digest>,
+    /// The parent that the image's blocks are laid out against.
+    pub parent: Option<LockedParent>,
     /// The packages, sorted by name.
     pub packages: Vec<LockedPackage>,
     /// Packages of the other architecture in the same versions, sorted by name: what a host of that architecture runs in
     /// place of the image's own programs while it bakes. They shape no byte of the image.
     pub native: Vec<LockedPackage>,
+}
+
+/// The image that another is laid out against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockedParent {
+    /// The digest of its root volume's snapshot.
+    pub image: Digest,
+    /// The SHA-256 of the file beside the lock that says where things lie in it.
+    pub layout: Digest,
 }
 
 impl LockedArch {
@@ -210,21 +219,7 @@ impl Lock {
     /// Nothing is promised about a machine that loses its power.
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
         let fail = |error| LockError::Io { path: path.to_owned(), action: "written", error };
-        // Beside it may be what others are just writing, on this machine or on one that shares the folder: the name is
-        // nobody else's.
-        let mut prefix = path.file_name().unwrap_or_default().to_owned();
-        prefix.push(".");
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut new = tempfile::Builder::new()
-            .prefix(&prefix)
-            .suffix(".new")
-            // As any file that a program makes: the process's umask takes its part away.
-            .permissions(std::fs::Permissions::from_mode(0o666))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
-            .map_err(fail)?;
-        new.write_all(self.to_text().as_bytes()).map_err(fail)?;
-        new.persist(path).map_err(|error| fail(error.error))?;
-        Ok(())
+        replace_file(path, self.to_text().as_bytes()).map_err(fail)
     }
 
     /// The lock as text: one line for each package, sorted, so that a change shows as the lines that changed. Ends
@@ -266,7 +261,8 @@ impl Lock {
             writeln!(out, "\n[arch.{arch}]")?;
             writeln!(out, "request = {}", quoted(&locked.request.to_hex()))?;
             if let Some(parent) = &locked.parent {
-                writeln!(out, "parent = {}", quoted(&parent.to_hex()))?;
+                writeln!(out, "parent = {}", quoted(&parent.image.to_hex()))?;
+                writeln!(out, "layout = {}", quoted(&parent.layout.to_hex()))?;
             }
             write_packages(out, "packages", &locked.packages, &order)?;
             if !locked.native.is_empty() {
@@ -303,10 +299,21 @@ impl Lock {
             read_packages(lines, arch, sources).map_err(|(at, message)| damaged(at, message))
         };
         for (arch, locked) in file.arch {
+            let at = locked.request.span().start;
             let packages = read(locked.packages, arch)?;
             let native = read(locked.native, LockedArch::counterpart(arch))?;
-            let parent = locked.parent.map(|parent| parent.0);
-            archs.insert(arch, LockedArch { request: locked.request.0, parent, packages, native });
+            let parent = match (locked.parent, locked.layout) {
+                (Some(image), Some(layout)) => Some(LockedParent { image: image.0, layout: layout.0 }),
+                (None, None) => None,
+                _ => {
+                    let message = format!("{arch} has one of `parent` and `layout`: a parent needs both");
+                    return Err(damaged(at, message));
+                }
+            };
+            archs.insert(
+                arch,
+                LockedArch { request: locked.request.into_inner().0, parent, packages, native },
+            );
         }
         let sources = file
             .source
@@ -321,6 +328,25 @@ impl Lock {
             .collect();
         Ok(Self { writers: file.writers, time: file.time.0, sources, archs })
     }
+}
+
+/// Writes a file beside its place, then moves it there: whoever reads finds the old bytes or the new ones. Nothing is promised about
+/// a machine that loses its power.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Beside it may be what others are just writing, on this machine or on one that shares the folder: the name is
+    // nobody else's.
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".");
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut new = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".new")
+        // As any file that a program makes: the process's umask takes its part away.
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    new.write_all(bytes)?;
+    new.persist(path).map_err(|error| error.error)?;
+    Ok(())
 }
 
 /// One list of packages, a line each, sorted. `order`: the sources' numbers in the text.
@@ -418,8 +444,9 @@ struct SourceTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ArchTable {
-    request: Hex,
+    request: toml::Spanned<Hex>,
     parent: Option<Hex>,
+    layout: Option<Hex>,
     packages: Vec<toml::Spanned<PackageLine>>,
     #[serde(default)]
     native: Vec<toml::Spanned<PackageLine>>,
@@ -583,6 +610,21 @@ mod tests {
         assert_eq!(with.digest(), lock().digest());
         let wrong = with.to_text().replace("\"arm64\"", "\"amd64\"");
         assert!(read(&wrong).unwrap_err().contains("`dash` is for amd64, not for arm64"));
+    }
+
+    #[test]
+    fn a_parent_is_its_digest_and_its_layouts() {
+        let mut with = lock();
+        let parent = LockedParent { image: Digest::of(b"image"), layout: Digest::of(b"layout") };
+        with.archs.get_mut(&Arch::X86_64).unwrap().parent = Some(parent);
+        let text = with.to_text();
+        assert_eq!(read(&text).unwrap(), with);
+        assert_ne!(with.digest(), lock().digest(), "it shapes the image");
+        for key in ["parent", "layout"] {
+            let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+            let error = read(&text.replace(&format!("{line}\n"), "")).unwrap_err();
+            assert!(error.contains("a parent needs both"), "{error}");
+        }
     }
 
     fn read(text: &str) -> Result<Lock, String> {

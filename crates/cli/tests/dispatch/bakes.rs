@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bake::{Ingredients, LockMode, Report, Request, Stage, Stages, Unit};
+use bake::{Ingredients, LockMode, ParentChoice, Report, Request, Stage, Stages, Unit};
 use recipe::Arch;
 use tree::Tree;
 
@@ -84,6 +84,7 @@ pub(crate) fn ingredients(work: &Path, arch: Arch, native_dispatch: bool) -> Ing
         out: None,
         lock: std::env::var_os("BAKEHOUSE_TEST_LOCK").map(PathBuf::from),
         lock_mode: LockMode::Keep,
+        parent: ParentChoice::Locked,
         native_dispatch,
         explain: false,
         check: None,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bake::{Ingredients, LockMode, Report, Request, Stage, Stages, ToolPackages, Unit};
+use bake::{Ingredients, LockMode, ParentChoice, Report, Request, Stage, Stages, ToolPackages, Unit};
 use recipe::Arch;
 use sandbox::{Input, Sandbox};
 use tools::{Set, Tools};
@@ -58,6 +58,7 @@ pub(crate) fn ingredients(recipe: &Path) -> Ingredients {
         out: None,
         lock: None,
         lock_mode: LockMode::Keep,
+        parent: ParentChoice::Locked,
         native_dispatch: true,
         explain: false,
         check: None,

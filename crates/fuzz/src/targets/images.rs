@@ -1,7 +1,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bake::Manifest;
+use bake::{Layout, Manifest};
 use block::Origin;
 use dispatch::{Machine, needs};
 use lint::{Architecture, BootMode, DataFileSystem, Facts, initrd_files};
@@ -178,5 +178,25 @@ pub(super) const MANIFEST: Target = Target {
         }
         let read = Manifest::from_text(manifest.to_text().as_bytes(), path);
         assert_eq!(read.ok(), Some(manifest), "what is written reads the same");
+    })
+};
+
+pub(super) const LAYOUT: Target = Target {
+    words: &[b"bakehouse layout 1\n", b"/dev/xvda", b"\x03usr", b"\x80\x01", b"\x01\0\0\0\x01\0"],
+    ..Target::new("layout", "where things lie in a parent, from beside a lock", 4 << 10, |input| {
+        match Layout::from_bytes(input) {
+            Ok(layout) => {
+                for volume in &layout.volumes {
+                    let places = volume.places(66 << 20, 2 << 30);
+                    assert_eq!(places.numbers.len(), volume.names.len());
+                    assert!(places.used.iter().all(|block| block % 128 == 0));
+                    let blocks: Vec<_> = volume.blocks.iter().map(|(index, id)| (*index, *id)).collect();
+                    assert_eq!(volume.changed(&blocks), 0);
+                }
+                let again = Layout::from_bytes(&layout.to_bytes());
+                assert!(again.as_ref() == Ok(&layout), "a layout is read as it was written");
+            }
+            Err(error) => can_be_shown(&error),
+        }
     })
 };

@@ -1,6 +1,6 @@
 //! What a nightly image costs: a series of images in our layout, and the very same files in the layout of `mke2fs -d`. For each step the
 //! blocks of 512 KiB that the step before did not have, over the bytes of files whose content is new; and how much the stores
-//! grow by it: ours, and borg's on the stock images.
+//! grow by it: ours, and borg's on the stock images. Each image is baked once more against the one before it as its parent.
 //!
 //! `--keep` leaves the images in the cache, where the next run finds them. Nothing is timed.
 #![allow(clippy::print_stdout, reason = "a bench tells its results there")]
@@ -8,10 +8,10 @@
 #[path = "../tests/peer/peers.rs"]
 #[allow(dead_code, reason = "shared with the test that runs mmdebstrap")]
 mod peers;
+mod series;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -20,14 +20,20 @@ use block::{BLOCK_SIZE, BlockSource, Digest};
 use formats::RawFile;
 use inspect::PartitionContent;
 use peers::{Quiet, cache_folder};
+use series::{Step, size};
 use tools::{Set, Tools};
 
-/// The series: what happens, whether updates are in, the page, more packages.
-const SERIES: [(&str, bool, &str, &str); 4] = [
-    ("first image", false, "Good morning", ""),
-    ("security updates", true, "Good morning", ""),
-    ("one line changed", true, "Good evening", ""),
-    ("sibling with more packages", true, "Good evening", ", php-fpm, mariadb-server"),
+/// The series, in order.
+const SERIES: [Step; 4] = [
+    Step { name: "first image", updates: false, page: "Good morning", more: "" },
+    Step { name: "security updates", updates: true, page: "Good morning", more: "" },
+    Step { name: "one line changed", updates: true, page: "Good evening", more: "" },
+    Step {
+        name: "sibling with more packages",
+        updates: true,
+        page: "Good evening",
+        more: ", php-fpm, mariadb-server",
+    },
 ];
 const STOCK_UUID: &str = "5a0e6b52-112f-8c4d-9e01-773cd45e6f80";
 
@@ -41,10 +47,11 @@ fn main() {
     let provider =
         ToolPackages { cache: &cache, now: now.cast_signed(), mirror: mirror.as_deref(), report: &Quiet };
     let tools = Tools::prepare(Set::Stores, &cache, &provider).unwrap_or_else(|error| panic!("{error}")).0;
-    let mut steps = Vec::new();
-    for (number, (name, updates, page, more)) in SERIES.iter().enumerate() {
-        println!("{name}: baking it, and laying the same files out with mke2fs -d");
-        steps.push(step(&folder, &cache, number, (*updates, page, more)));
+    let mut steps: Vec<Made> = Vec::new();
+    for step in &SERIES {
+        println!("{}: baking it, and laying the same files out with mke2fs -d", step.name);
+        let made = make(&folder, &cache, step, steps.last());
+        steps.push(made);
     }
     let growth = growth(&folder, &tools, &steps);
     report(&steps, &growth, &tools);
@@ -53,9 +60,11 @@ fn main() {
     }
 }
 
-/// An image of the series in both layouts.
-struct Step {
+/// An image of the series in all layouts.
+struct Made {
     ours: Image,
+    /// The same files against the image before, which itself was baked against the one before it.
+    child: Image,
     /// A disk of our root file system alone has no partitions; so has mke2fs's.
     stock: Image,
     /// Lengths of files' contents by digest.
@@ -134,30 +143,13 @@ fn run(program: &str, arguments: &[&str], env: &[(&str, &str)]) {
     assert!(output.status.success(), "{program} {}: {}\n{said}", arguments.join(" "), output.status);
 }
 
-fn step(folder: &Path, cache: &Path, number: usize, (updates, page, more): (bool, &str, &str)) -> Step {
-    let text = format!(
-        "name: series\nextends: builtin:debian-13\narchitectures: [x86_64]\n\
-         distribution: {{updates: {updates}, security: {updates}}}\n\
-         packages: [apache2, git, python3-boto3{more}]\n\
-         web: {{root: /var/www/html, index.html: \"<h1>{page}</h1>\"}}\n\
-         volumes: [{{device: /dev/xvda, root: true, size: 4GiB, type: gp3}}]\n"
-    );
-    let key = Digest::of(format!("{text}{:?}", bake::WRITERS).as_bytes()).to_hex();
-    let named = |what: &str| folder.join(format!("{number}-{}.{what}", &key[..12]));
-    let (ours, stock, tree) = (named("raw"), named("stock.raw"), named("tree"));
-    if !ours.exists() {
-        // One lock for images with the same packages: only the page differs. Other writers want another.
-        let writers = &Digest::of(format!("{:?}", bake::WRITERS).as_bytes()).to_hex()[..6];
-        let recipe = folder.join(format!("series-{updates}-{}-{writers}.yaml", more.len()));
-        fs::write(&recipe, text).unwrap();
-        let out = folder.join("out");
-        let mut bake = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
-        bake.args(["bake", "--no-check", "--arch", "x86_64", "--out"]).args([&out, &recipe]);
-        bake.env("BAKEHOUSE_CACHE", cache).env("BAKEHOUSE_STORE", folder.join("bakes")).stderr(Stdio::null());
-        assert!(bake.status().unwrap().success(), "{} could not be baked", recipe.display());
-        fs::rename(out.join("xvda.raw"), &ours).unwrap();
-        fs::remove_dir_all(&out).unwrap();
-    }
+fn make(folder: &Path, cache: &Path, step: &Step, before: Option<&Made>) -> Made {
+    let ours = series::disk(folder, cache, step, 4, None);
+    let child = match before {
+        Some(before) => series::disk(folder, cache, step, 4, Some(&before.child.path)),
+        None => ours.clone(),
+    };
+    let (stock, tree) = (ours.with_extension("stock.raw"), ours.with_extension("tree"));
     let disk = RawFile::open(&ours).unwrap();
     let partitions = inspect::partitions(&disk).unwrap();
     let root = partitions.iter().max_by_key(|partition| partition.len).expect("the disk has partitions");
@@ -181,7 +173,7 @@ fn step(folder: &Path, cache: &Path, number: usize, (updates, page, more): (bool
         fs::rename(&part, &stock).unwrap();
     }
     fs::remove_dir_all(&tree).unwrap();
-    Step { ours: Image::read(ours), stock: Image::read(stock), contents }
+    Made { ours: Image::read(ours), child: Image::read(child), stock: Image::read(stock), contents }
 }
 
 fn hash_files(folder: &Path, contents: &mut BTreeMap<Digest, u64>, found: &mut usize) {
@@ -198,7 +190,7 @@ fn hash_files(folder: &Path, contents: &mut BTreeMap<Digest, u64>, found: &mut u
 }
 
 /// Bytes by which each store grows at each step: ours with our images, ours and borg's with the stock ones.
-fn growth(folder: &Path, tools: &Tools, steps: &[Step]) -> Vec<(&'static str, Vec<u64>)> {
+fn growth(folder: &Path, tools: &Tools, steps: &[Made]) -> Vec<(&'static str, Vec<u64>)> {
     let borg = tools.root().join("usr/bin/borg").display().to_string();
     let python = tools.program("python3").unwrap_or_else(|error| panic!("{error}")).display().to_string();
     let mut all = Vec::new();
@@ -235,24 +227,14 @@ fn growth(folder: &Path, tools: &Tools, steps: &[Step]) -> Vec<(&'static str, Ve
     all
 }
 
-/// Bytes that the files of a folder take on the disk.
-fn size(folder: &Path) -> u64 {
-    let mut bytes = 0;
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let metadata = entry.metadata().unwrap();
-        bytes += if metadata.is_dir() { size(&entry.path()) } else { metadata.blocks() * 512 };
-    }
-    bytes
-}
-
 fn mb(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e6)
 }
 
-fn report(steps: &[Step], growth: &[(&str, Vec<u64>)], tools: &Tools) {
+fn report(steps: &[Made], growth: &[(&str, Vec<u64>)], tools: &Tools) {
     let borg = tools.packages().iter().find(|package| package.name == "borgbackup");
     println!("\nborg {}\n", borg.map_or("?", |package| package.version.as_str()));
-    let columns: Vec<&str> = SERIES.iter().map(|(name, ..)| *name).collect();
+    let columns: Vec<&str> = SERIES.iter().map(|step| step.name).collect();
     println!(
         "MB; in brackets how many times the bytes of files whose content is new:\n\n| | {} |",
         columns.join(" | ")
@@ -275,15 +257,21 @@ fn report(steps: &[Step], growth: &[(&str, Vec<u64>)], tools: &Tools) {
         _ => mb(bytes),
     };
     row("files whose content is new", &|number| mb(floors[number]));
-    for (name, stock) in [("our layout", false), ("mke2fs -d", true)] {
-        let new = |number: usize| {
-            let before = before(number).map(|step| if stock { &step.stock } else { &step.ours });
-            New::of(before, if stock { &steps[number].stock } else { &steps[number].ours })
-        };
+    type Layout = (&'static str, fn(&Made) -> &Image);
+    let layouts: [Layout; 3] = [
+        ("our layout", |step| &step.ours),
+        ("against the image before", |step| &step.child),
+        ("mke2fs -d", |step| &step.stock),
+    ];
+    for (name, image) in layouts {
+        let new = |number: usize| New::of(before(number).map(image), image(&steps[number]));
         row(&format!("{name}: data in new blocks"), &|number| times(new(number).data, number));
         row(&format!("{name}: new blocks, whole"), &|number| times(new(number).blocks * BLOCK_SIZE, number));
         row(&format!("{name}: new blocks"), &|number| new(number).blocks.to_string());
-        row(&format!("{name}: indexes that differ"), &|number| new(number).indexes.to_string());
+        row(&format!("{name}: indexes that differ"), &|number| {
+            let New { blocks, indexes, .. } = new(number);
+            format!("{indexes} ({:.2} of the new blocks)", indexes as f64 / blocks.max(1) as f64)
+        });
     }
     println!("\nGrowth of the store, MB:\n\n| | {} |", columns.join(" | "));
     println!("| --- |{}", " ---: |".repeat(columns.len()));

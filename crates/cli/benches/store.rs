@@ -12,6 +12,7 @@
 #[path = "../tests/peer/peers.rs"]
 #[allow(dead_code, reason = "shared with the test that runs mmdebstrap")]
 mod peers;
+mod series;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use bake::ToolPackages;
 use block::{BlockSource, Digest};
 use formats::RawFile;
 use peers::{Quiet, cache_folder};
+use series::{Step, size};
 use tools::{Set, Tools};
 
 /// The steps of the series, in order.
@@ -144,50 +146,25 @@ fn ids(path: &Path) -> Vec<(u64, Digest)> {
     block::block_ids(&RawFile::open(path).unwrap_or_else(|error| panic!("{error}"))).unwrap()
 }
 
-/// The recipes of the series: name, whether with updates, the page, more packages.
-const SERIES: [(&str, bool, &str, &str); 4] = [
-    ("first", false, "Good morning", ""),
-    ("one line changed", false, "Good evening", ""),
-    ("security updates", true, "Good evening", ""),
-    ("sibling", true, "Good evening", ", php-fpm, mariadb-server"),
+/// The series, in order.
+const SERIES: [Step; 4] = [
+    Step { name: "first", updates: false, page: "Good morning", more: "" },
+    Step { name: "one line changed", updates: false, page: "Good evening", more: "" },
+    Step { name: "security updates", updates: true, page: "Good evening", more: "" },
+    Step { name: "sibling", updates: true, page: "Good evening", more: ", php-fpm, mariadb-server" },
 ];
 
 /// The series, baked where it is not in the cache yet.
 fn series(cache: &Path) -> Vec<Image> {
     let folder = cache.join("bench/series");
     fs::create_dir_all(&folder).unwrap();
-    let mut images = Vec::new();
-    for (number, (name, updates, page, more)) in SERIES.iter().enumerate() {
-        let text = format!(
-            "name: series\nextends: builtin:debian-13\narchitectures: [x86_64]\n\
-             distribution: {{updates: {updates}, security: {updates}}}\n\
-             packages: [apache2, git, python3-boto3{more}]\n\
-             web: {{root: /var/www/html, index.html: \"<h1>{page}</h1>\"}}\n\
-             volumes: [{{device: /dev/xvda, root: true, size: 2GiB, type: gp3}}]\n"
-        );
-        let key = Digest::of(format!("{text}{:?}", bake::WRITERS).as_bytes()).to_hex();
-        let path = folder.join(format!("{number}-{}.raw", &key[..12]));
-        if !path.exists() {
-            println!("baking the image `{name}` of the series");
-            // One lock for images with the same packages: only the page differs. Other writers want another.
-            let writers = &Digest::of(format!("{:?}", bake::WRITERS).as_bytes()).to_hex()[..6];
-            let recipe = folder.join(format!("series-{updates}-{}-{writers}.yaml", more.len()));
-            fs::write(&recipe, &text).unwrap();
-            let out = folder.join("out");
-            let status = Command::new(env!("CARGO_BIN_EXE_bakehouse"))
-                .args(["bake", "--no-check", "--arch", "x86_64", "--out"])
-                .args([&out, &recipe])
-                .env("BAKEHOUSE_CACHE", cache)
-                .env("BAKEHOUSE_STORE", folder.join("store"))
-                .stderr(Stdio::null())
-                .status();
-            assert!(status.unwrap().success(), "{} could not be baked", recipe.display());
-            fs::rename(out.join("xvda.raw"), &path).unwrap();
-            fs::remove_dir_all(&out).unwrap();
-            fs::remove_dir_all(folder.join("store")).unwrap();
-        }
-        images.push(Image::named(name, &path));
-    }
+    let image = |step: &Step| {
+        println!("the image `{}` of the series", step.name);
+        Image::named(step.name, &series::disk(&folder, cache, step, 2, None))
+    };
+    let images = SERIES.iter().map(image).collect();
+    // What the bakes themselves kept is not asked for again.
+    let _ = fs::remove_dir_all(folder.join("bakes"));
     images
 }
 
@@ -211,7 +188,7 @@ struct Contender {
 
 /// What one command took.
 #[derive(Clone, Copy, Default)]
-struct Step {
+struct Took {
     seconds: f64,
     /// Peak resident memory in bytes, sampled.
     memory: u64,
@@ -220,7 +197,7 @@ struct Step {
 /// One contender's way through the series.
 struct Run {
     /// The puts in order, the last image put again, the first got, the last got onto the one before.
-    steps: Vec<Step>,
+    steps: Vec<Took>,
     /// Bytes of the store after each put.
     sizes: Vec<u64>,
 }
@@ -325,7 +302,7 @@ impl Contender {
         run.steps.push(self.command(&self.get, folder, Some((&images[FIRST], FIRST, "got.raw"))));
         let place = self.place(&got, &images[FIRST], folder);
         images[FIRST].assert_same(&place, self.name);
-        let update = self.update.as_ref().map_or_else(Step::default, |update| {
+        let update = self.update.as_ref().map_or_else(Took::default, |update| {
             let step = self.command(update, folder, Some((&images[2.min(last)], 2.min(last), "got.raw")));
             images[2.min(last)].assert_same(&place, self.name);
             step
@@ -343,7 +320,7 @@ impl Contender {
             .unwrap_or_else(|| panic!("{}: {} came back nowhere", self.name, image.name))
     }
 
-    fn command(&self, line: &[String], folder: &Path, what: Option<(&Image, usize, &str)>) -> Step {
+    fn command(&self, line: &[String], folder: &Path, what: Option<(&Image, usize, &str)>) -> Took {
         let replaced: Vec<String> = line
             .iter()
             .map(|word| match what {
@@ -368,7 +345,7 @@ impl Contender {
 }
 
 /// Runs a program to its end; a failure ends the bench with what it said.
-fn measure(line: &[String], folder: &Path, env: &[(&str, String)]) -> Step {
+fn measure(line: &[String], folder: &Path, env: &[(&str, String)]) -> Took {
     rustix::fs::sync();
     let log = folder.join("log");
     let output = fs::File::create(&log).unwrap();
@@ -401,19 +378,7 @@ fn measure(line: &[String], folder: &Path, env: &[(&str, String)]) -> Step {
     });
     let said = fs::read_to_string(&log).unwrap_or_default();
     assert!(status.success(), "{}: {status}\n{said}", line.join(" "));
-    Step { seconds, memory: peak.into_inner() }
-}
-
-/// Bytes that the files of a folder take on the disk.
-fn size(folder: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let mut bytes = 0;
-    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
-        let entry = entry.unwrap();
-        let metadata = entry.metadata().unwrap();
-        bytes += if metadata.is_dir() { size(&entry.path()) } else { metadata.blocks() * 512 };
-    }
-    bytes
+    Took { seconds, memory: peak.into_inner() }
 }
 
 // ---------------------------------------------------------------------------------------------------------- floors

@@ -236,7 +236,8 @@ fn report(steps: &[Made], growth: &[(&str, Vec<u64>)], tools: &Tools) {
     println!("\nborg {}\n", borg.map_or("?", |package| package.version.as_str()));
     let columns: Vec<&str> = SERIES.iter().map(|step| step.name).collect();
     println!(
-        "MB; in brackets how many times the bytes of files whose content is new:\n\n| | {} |",
+        "MB; in brackets how many times the bytes of files whose content is new, and of indexes how many times the new \
+         blocks:\n\n| | {} |",
         columns.join(" | ")
     );
     println!("| --- |{}", " ---: |".repeat(columns.len()));
@@ -270,7 +271,7 @@ fn report(steps: &[Made], growth: &[(&str, Vec<u64>)], tools: &Tools) {
         row(&format!("{name}: new blocks"), &|number| new(number).blocks.to_string());
         row(&format!("{name}: indexes that differ"), &|number| {
             let New { blocks, indexes, .. } = new(number);
-            format!("{indexes} ({:.2} of the new blocks)", indexes as f64 / blocks.max(1) as f64)
+            format!("{indexes} ({:.2})", indexes as f64 / blocks.max(1) as f64)
         });
     }
     println!("\nGrowth of the store, MB:\n\n| | {} |", columns.join(" | "));

@@ -145,6 +145,12 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// Where an output goes there is a file already, in a folder without a manifest.
+    #[error("{}: is there, and no bake made it ({} is not beside it): move it away, or name another folder with --out", path.display(), crate::MANIFEST)]
+    OutputsOfOthers {
+        /// The file.
+        path: PathBuf,
+    },
     /// A bake is still writing what is to be looked at.
     #[error("{}: a bake is writing here: wait for its end", path.display())]
     BeingBaked {
@@ -210,6 +216,7 @@ impl Error {
             | Self::Parent { .. }
             | Self::ForeignArch { .. }
             | Self::OutputsInUse { .. }
+            | Self::OutputsOfOthers { .. }
             | Self::BeingBaked { .. }
             | Self::Unfit { .. }
             | Self::Registration { .. }

@@ -245,6 +245,11 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let store = kept::open(request.store.as_deref().unwrap_or(&work.path().join("store")))?;
 
     let placed = Placed::read(&request.cache, outputs.folder());
+    let disks =
+        begun.recipe.volumes.iter().flat_map(|volume| {
+            ["raw", "vmdk"].map(|ending| format!("{}.{ending}", volume.device.file_stem()))
+        });
+    outputs.refuse_others(disks, |name| placed.is_there(outputs.folder(), name))?;
     // Before anything is read for the outputs: what changes while they are made is noticed by the next bake.
     let made_from = placed::made_from(request, &begun.recipe, &begun.resolved.lock)?;
     let in_place = stages.run_if("outputs", |outcome| {

@@ -9,12 +9,16 @@ use crate::{Error, MANIFEST};
 
 /// How the folder begins in which outputs are made, beside the place where they go.
 const MAKING: &str = ".bakehouse-";
+/// There as long as outputs are moved to their places.
+const REPLACING: &str = ".bakehouse-replacing";
 
 /// The folder of outputs. It is made before the long work, so that a bad place is told at once; while it is held no
 /// other bake writes to it. Outputs are made in a folder of their own inside it and moved to their places in the end,
 /// [`MANIFEST`] last, so that a folder with a manifest is whole. What was made and stayed empty goes again.
 pub(crate) struct Outputs {
     folder: PathBuf,
+    /// What of the folder's path was not there before, the folder itself first.
+    made: Vec<PathBuf>,
     making: PathBuf,
     names: Vec<String>,
     _held: File,
@@ -24,6 +28,8 @@ impl Outputs {
     /// Opens the folder. `work` is told of what is made, so that it is taken away when this process cannot.
     pub(crate) fn open(folder: PathBuf, work: &WorkFolder) -> Result<Self, Error> {
         let absolute = std::path::absolute(&folder).map_err(Error::io(&folder, "cannot be found"))?;
+        let missing = absolute.ancestors().take_while(|path| path.symlink_metadata().is_err());
+        let made = missing.map(Path::to_owned).collect();
         fs::create_dir_all(&folder).map_err(Error::io(&folder, "cannot be made a folder for the outputs"))?;
         let held = File::open(&folder).map_err(Error::io(&folder, "cannot be opened"))?;
         if let Err(fs::TryLockError::WouldBlock) = held.try_lock() {
@@ -39,7 +45,22 @@ impl Outputs {
         work.note(&absolute.join(&name))?;
         let making = folder.join(name);
         fs::create_dir(&making).map_err(Error::io(&folder, "outputs cannot be written here"))?;
-        Ok(Self { folder, making, names: Vec::new(), _held: held })
+        Ok(Self { folder, made, making, names: Vec::new(), _held: held })
+    }
+
+    /// Refuses to replace files that no bake made: there is no manifest, and `is_ours` does not know them.
+    pub(crate) fn refuse_others(
+        &self,
+        mut names: impl Iterator<Item = String>,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<(), Error> {
+        if self.folder.join(MANIFEST).exists() || self.folder.join(REPLACING).exists() {
+            return Ok(());
+        }
+        match names.find(|name| self.folder.join(name).symlink_metadata().is_ok() && !is_ours(name)) {
+            Some(name) => Err(Error::OutputsOfOthers { path: self.folder.join(name) }),
+            None => Ok(()),
+        }
     }
 
     /// Where to make an output.
@@ -61,23 +82,33 @@ impl Outputs {
 
     /// Moves everything to its place; takes away what an earlier bake left there and this one has no more. The folder, and
     /// the names of what is in it now.
+    ///
+    /// All of it takes no longer than a few changes of names: what was there before goes only afterwards, since giving the room of
+    /// a large file back takes seconds, in which this process may be ended.
     pub(crate) fn finish(mut self) -> Result<(PathBuf, Vec<String>), Error> {
+        let marker = self.folder.join(REPLACING);
+        fs::write(&marker, "").map_err(Error::io(&marker, "cannot be written"))?;
+        self.names.sort_by_key(|name| name == MANIFEST);
+        let aside = |name: &str| self.making.join(format!("{name}.before"));
         for name in earlier(&self.folder) {
+            let path = self.folder.join(&name);
             if name == MANIFEST || !self.names.contains(&name) {
-                let path = self.folder.join(name);
-                match fs::remove_file(&path) {
+                match fs::rename(&path, aside(&name)) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(Error::io(path, "cannot be replaced")(error));
                     }
                     _ => {}
                 }
+            } else {
+                // Where it cannot be had, its room is given back when the new one takes its name.
+                let _ = fs::hard_link(&path, aside(&name));
             }
         }
-        self.names.sort_by_key(|name| name == MANIFEST);
         for name in &self.names {
             let path = self.folder.join(name);
             fs::rename(self.making.join(name), &path).map_err(Error::io(path, "cannot be replaced"))?;
         }
+        let _ = fs::remove_file(&marker);
         Ok((self.folder.clone(), std::mem::take(&mut self.names)))
     }
 }
@@ -116,8 +147,9 @@ fn earlier(folder: &Path) -> Vec<String> {
 impl Drop for Outputs {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.making);
-        // Only an empty folder can be removed this way.
+        // Only empty folders can be removed this way.
         let _ = fs::remove_dir(&self.folder);
+        self.made.iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }
 }
 
@@ -180,11 +212,39 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_was_made_and_stayed_empty_goes() {
+    fn folders_that_were_made_and_stayed_empty_go() {
+        let parent = tempfile::tempdir().unwrap();
+        let out = parent.path().join("out");
+        let work = WorkFolder::new(&parent.path().join("cache"), "bake").unwrap();
+        drop(Outputs::open(out.join("web/x86_64"), &work).unwrap());
+        assert!(!out.exists());
+        fs::create_dir(&out).unwrap();
+        drop(Outputs::open(out.join("web/x86_64"), &work).unwrap());
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "what was there stays");
+    }
+
+    #[test]
+    fn files_that_no_bake_made_are_not_replaced() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("out");
         let work = WorkFolder::new(&parent.path().join("cache"), "bake").unwrap();
-        drop(Outputs::open(folder.clone(), &work).unwrap());
-        assert!(!folder.exists());
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("xvda.raw"), "mine").unwrap();
+        let outputs = Outputs::open(folder.clone(), &work).unwrap();
+        let names = || ["xvda.raw", "xvda.vmdk"].into_iter().map(str::to_owned);
+        let error = outputs.refuse_others(names(), |_| false).unwrap_err();
+        assert!(
+            matches!(&error, Error::OutputsOfOthers { path } if path.ends_with("out/xvda.raw")),
+            "{error}"
+        );
+        outputs.refuse_others(names(), |name| name == "xvda.raw").unwrap();
+        outputs.refuse_others(["xvdf.raw".to_owned()].into_iter(), |_| false).unwrap();
+        for ours in [REPLACING, MANIFEST] {
+            fs::write(folder.join(ours), "").unwrap();
+            outputs.refuse_others(names(), |_| false).unwrap();
+            fs::remove_file(folder.join(ours)).unwrap();
+        }
+        drop(outputs);
+        assert_eq!(fs::read(folder.join("xvda.raw")).unwrap(), b"mine");
     }
 }

@@ -118,7 +118,7 @@ impl Placed {
     }
 
     /// Whether a file of the folder is still the one that was put there.
-    fn is_there(&self, folder: &Path, name: &str) -> bool {
+    pub(crate) fn is_there(&self, folder: &Path, name: &str) -> bool {
         self.files.get(name).is_some_and(|known| Known::of(&folder.join(name)) == Some(*known))
     }
 

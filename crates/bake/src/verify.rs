@@ -4,11 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use block::{BlockSource, Digest};
+use catalog::{AmiId, Home};
 use formats::{RawFile, VmdkFile};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::check::CHECKS;
 use crate::origin::{LOG, Made};
+use crate::registration::{MAPPINGS, REGISTRATION};
 use crate::work::WorkFolder;
 use crate::{Error, LockMode, MANIFEST, Manifest, ParentChoice, Request, Stages, bake};
 
@@ -49,6 +52,13 @@ pub enum Fault {
         /// What the file has.
         actual: String,
     },
+    /// A file that cannot be read as what it should be, or whose words are not those of the others.
+    Broken {
+        /// Its name.
+        file: String,
+        /// What is wrong, in words.
+        reason: String,
+    },
     /// A file that came out otherwise when it was baked again.
     Differs {
         /// Its name.
@@ -65,8 +75,9 @@ impl std::fmt::Display for Fault {
         match self {
             Self::Missing { file } => write!(f, "{file}: is not there"),
             Self::Digest { file, expected, actual } => {
-                write!(f, "{file}: holds snapshot {actual}, {MANIFEST} says {expected}")
+                write!(f, "{file}: the disk's digest is {actual}, {MANIFEST} says {expected}")
             }
+            Self::Broken { file, reason } => write!(f, "{file}: {reason}"),
             Self::Differs { file, offset, sizes: (then, now) } if then == now => {
                 write!(f, "{file}: differs from byte {offset} on")
             }
@@ -86,39 +97,95 @@ pub struct Verified {
     pub faults: Vec<Fault>,
 }
 
-/// Looks whether the folder's disks are what its manifest says; with `rebuild` also bakes the recipe again from its
+/// Looks whether the folder's disks are what its manifest says, and whether its other outputs agree with each other; with `rebuild` also bakes the recipe again from its
 /// lock, into the cache, and compares every output but logs and checks. The folder stays as it is.
 pub fn verify(what: &Verification, stages: &Stages<'_>) -> Result<Verified, Error> {
     let manifest = Manifest::read(&what.folder)?;
     let mut verified = Verified { files: Vec::new(), faults: Vec::new() };
-    stages.run("verify", |_| digests(&what.folder, &manifest, &mut verified))?;
+    stages.run("verify", |_| {
+        digests(&what.folder, &manifest, &mut verified);
+        words(&what.folder, &manifest, &mut verified);
+        Ok::<_, Error>(())
+    })?;
     if what.rebuild {
         rebuild(what, &manifest, stages, &mut verified)?;
     }
     Ok(verified)
 }
 
-fn digests(folder: &Path, manifest: &Manifest, verified: &mut Verified) -> Result<(), Error> {
+fn digests(folder: &Path, manifest: &Manifest, verified: &mut Verified) {
     for volume in &manifest.volumes {
         let Some(expected) = &volume.digest else { continue };
         for (name, is_raw) in [(&volume.raw, true), (&volume.vmdk, false)] {
-            let Some(name) = name else { continue };
-            verified.files.push(name.clone());
-            let path = folder.join(name);
+            let Some(file) = name.clone() else { continue };
+            verified.files.push(file.clone());
+            let path = folder.join(&file);
             if !path.exists() {
-                verified.faults.push(Fault::Missing { file: name.clone() });
+                verified.faults.push(Fault::Missing { file });
                 continue;
             }
-            let actual =
-                if is_raw { digest(&RawFile::open(&path)?) } else { digest(&VmdkFile::open(&path)?) };
-            let actual = actual?.to_hex();
-            if actual != *expected {
-                let (file, expected) = (name.clone(), expected.clone());
-                verified.faults.push(Fault::Digest { file, expected, actual });
+            let actual = if is_raw {
+                RawFile::open(&path).map_err(Error::from).and_then(|disk| digest(&disk))
+            } else {
+                VmdkFile::open(&path).map_err(Error::from).and_then(|disk| digest(&disk))
+            };
+            match actual.map(|actual| actual.to_hex()) {
+                Ok(actual) if actual == *expected => {}
+                Ok(actual) => {
+                    verified.faults.push(Fault::Digest { file, expected: expected.clone(), actual })
+                }
+                Err(error) => verified.faults.push(Fault::Broken { file, reason: error.to_string() }),
             }
         }
     }
-    Ok(())
+}
+
+/// Whether the mapping, the registration and the manifest say the same of the image.
+fn words(folder: &Path, manifest: &Manifest, verified: &mut Verified) {
+    let mut broken = |file: &str, reason: String| {
+        verified.faults.push(Fault::Broken { file: file.to_owned(), reason });
+    };
+    let mut texts = Vec::new();
+    for file in [MAPPINGS, REGISTRATION] {
+        match fs::read(folder.join(file)).map(|text| serde_json::from_slice::<Value>(&text)) {
+            Ok(Ok(value)) => texts.push(value),
+            Ok(Err(error)) => broken(file, format!("is no JSON: {error}")),
+            Err(error) => broken(file, format!("cannot be read: {error}")),
+        }
+    }
+    if let [mappings, registration] = texts.as_slice() {
+        if registration["BlockDeviceMappings"] != *mappings {
+            broken(REGISTRATION, format!("its BlockDeviceMappings are not those of {MAPPINGS}"));
+        }
+        let entries = || mappings.as_array().into_iter().flatten();
+        for volume in &manifest.volumes {
+            let expected = volume.snapshot_id.map(|id| id.to_string());
+            let entry = entries().find(|entry| entry["DeviceName"] == volume.device.as_str());
+            let found = entry.map(|entry| entry["Ebs"]["SnapshotId"].as_str().map(str::to_owned));
+            if found.as_ref() != Some(&expected) {
+                let (device, found) =
+                    (&volume.device, found.flatten().unwrap_or_else(|| "no snapshot".into()));
+                let expected = expected.unwrap_or_else(|| "none".into());
+                broken(MAPPINGS, format!("{device} is made from {found}, {MANIFEST} says {expected}"));
+            }
+        }
+        // The image's id follows from all that the manifest says.
+        let mut bare = manifest.clone();
+        bare.image_id = None;
+        bare.volumes.iter_mut().for_each(|volume| volume.snapshot_id = None);
+        let place = |device: &str| entries().position(|entry| entry["DeviceName"] == device);
+        bare.volumes.sort_by_key(|volume| place(&volume.device));
+        let home = Home { account: bare.account.clone(), region: bare.region.clone() };
+        let id = bare
+            .arch
+            .parse::<recipe::Arch>()
+            .ok()
+            .map(|arch| AmiId::local(&home, &bare.name, arch.ec2(), bare.to_text().as_bytes()));
+        if id.is_none() || id != manifest.image_id {
+            broken(MANIFEST, "was changed: its image_id does not follow from the rest of it".to_owned());
+        }
+    }
+    verified.files.extend([MAPPINGS, REGISTRATION, MANIFEST].map(str::to_owned));
 }
 
 fn digest(disk: &dyn BlockSource) -> Result<Digest, Error> {

@@ -22,6 +22,7 @@ Exit codes: 0 done and every check held; 1 the job failed, or a check did not ho
 the command line.
 
 Environment: BAKEHOUSE_CACHE, the cache folder [default: bakehouse in the user's cache folder]; \
+BAKEHOUSE_STORE, the store [default: bakehouse/store in the user's data folder]; \
 BAKEHOUSE_DEBIAN_MIRROR, a Debian mirror [default: that of the host's apt sources, else a public one]; NO_COLOR, \
 CLICOLOR and CLICOLOR_FORCE, whether there are colours.";
 

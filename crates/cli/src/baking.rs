@@ -146,7 +146,7 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<u8> {
     let (files, folder) = (verified.files.len(), arguments.folder.display());
     match (verified.faults.as_slice(), arguments.rebuild) {
         ([], true) => say(format!("{folder}: baked again, all {files} outputs are the same")),
-        ([], false) => say(format!("{folder}: {files} disk files hold what the manifest says")),
+        ([], false) => say(format!("{folder}: {files} files are whole and agree with each other")),
         _ => {}
     }
     if arguments.json {

@@ -23,8 +23,8 @@ const WORKFLOW_FILE: &str = ".github/workflows/bake.yml";
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub(crate) struct Refused {
-    path: PathBuf,
-    reason: &'static str,
+    pub(crate) path: PathBuf,
+    pub(crate) reason: &'static str,
 }
 
 /// A file that is to be written.

@@ -1,5 +1,6 @@
 //! `store …`: the block store from the command line.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use bake::{Report, Unit};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::init::Refused;
 use crate::surroundings::{now, store_folder};
 use crate::terminal::{Paint, Terminal, bytes, print, print_json, say};
 use crate::{DONE, FAILED};
@@ -130,10 +132,14 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
     let code = match &arguments.command {
         StoreCommand::Put { file, name, parent } => {
             // Before a store is made for nothing.
-            std::fs::metadata(file).map_err(|source| {
+            let kind = std::fs::metadata(file).map_err(|source| {
                 let (path, action) = (file.clone(), "looking at the image");
                 ::store::Error::Image(formats::Error::Io { path, action, source })
             })?;
+            if !kind.is_file() && !kind.file_type().is_block_device() {
+                let reason = "is neither a file nor a block device: write its bytes to a file, and put that";
+                return Err(Refused { path: file.clone(), reason }.into());
+            }
             let store = Store::create(backend())?;
             let parent = parent.as_deref().map(|parent| store.find(parent)).transpose()?;
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -11,7 +11,7 @@ by (`cargo xtask generate`); `bakehouse schema` prints the same as a JSON Schema
 
 A recipe is one YAML file of UTF-8 text, at most 1 MiB. `bakehouse validate RECIPE` looks for mistakes and shows all of them at once.
 
-- **Bases.** `extends` names a recipe to build on. Mappings merge, lists append, all else is replaced; `architectures` is replaced,
+- **Bases.** `extends` names a recipe to build on. Mappings merge, lists append (an entry with the `name`, `path` or `device` of an inherited one replaces it whole), all else is replaced; `architectures` is replaced,
   too. An empty value (`version:`) takes an inherited one away.
   A base is a file named .yaml or .yml, by a path relative to the file that extends it; it may lie outside of the recipe's folder. Of one
   that lies there and cannot be read as a recipe, nothing is shown.

@@ -360,7 +360,10 @@ fn tidy(path: &Path) -> PathBuf {
 fn read_file(path: &Path, depth: usize) -> Result<SourceFile, Box<Diagnostic>> {
     let fail = |message: String| Box::new(Diagnostic::about_file(Code::NotReadable, path, message));
     let cannot = |error: std::io::Error| {
-        let help = similar_beside(path)
+        let gone = error.kind() == std::io::ErrorKind::NotFound;
+        let help = Some(path)
+            .filter(|_| gone)
+            .and_then(similar_beside)
             .map(|near| format!("did you mean `{}`?", path.with_file_name(near).display()));
         Box::new(
             Diagnostic::about_file(

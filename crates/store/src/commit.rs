@@ -117,6 +117,8 @@ impl Store {
         let mut most = MAX_TABLE;
         // Whether a root with this very snapshot may be in place because of an unclear swap.
         let mut unclear = false;
+        // Whether it was there before.
+        let mut there = false;
         loop {
             let state = self.refresh()?;
             if state.root.generation.wrapping_sub(generation) >= 2 {
@@ -148,14 +150,22 @@ impl Store {
                 matches!(self.snapshot(twin), Err(Error::Format { .. } | Error::Missing { .. }))
             };
             let lost = twin.filter(|twin| twin.object != object || !unclear).filter(is_lost);
-            if lost.is_some() {
+            if !unclear {
+                there = twin.is_some() && lost.is_none();
+            }
+            // Who puts a snapshot again means what is put to be the newest of its name.
+            let is_older = |twin: &&Record| {
+                records.iter().any(|other| other.name == twin.name && other.sequence > twin.sequence)
+            };
+            let replaced = lost.or(twin.filter(is_older));
+            if replaced.is_some() {
                 self.strike(&mut root, &mut objects, |id| id == record.id)?;
             }
-            let twin = twin.filter(|_| lost.is_none());
+            let twin = twin.filter(|_| replaced.is_none());
             // A snapshot that can be seen need not be durable yet: its own writer may still wait for that, or have
             // failed. Another swap makes it so.
             let applied = unclear && twin.is_some_and(|twin| twin.object == object);
-            let existed = twin.is_some() && !applied;
+            there |= twin.is_some() && !applied;
             if !applied && !entries.is_empty() {
                 let fill = |writer: &mut Sink<'_>| {
                     entries.iter().try_for_each(|(id, place)| writer.push_block(*id, *place))
@@ -195,7 +205,7 @@ impl Store {
             match self.swap(&state, &root) {
                 Swapped::Done => {
                     self.refresh()?;
-                    return Ok(existed);
+                    return Ok(there);
                 }
                 Swapped::Conflict => most = MAX_MERGED,
                 Swapped::Unclear(error) => {

@@ -85,6 +85,27 @@ fn example() -> BlockMap {
 }
 
 #[test]
+fn what_is_put_again_is_the_newest_of_its_name() {
+    let (_, store) = memory();
+    let (one, other) = (example(), disk(BLOCK_SIZE, &[(0, noise(9, BLOCK_SIZE as usize))]));
+    let first = put(&store, "name", &one);
+    put(&store, "name", &other);
+    put(&store, "another", &other);
+    let again = put(&store, "name", &one);
+    assert_eq!((again.snapshot_id, again.existed), (first.snapshot_id, true));
+    assert_eq!(store.find("name").unwrap().id, first.snapshot_id);
+    let names: Vec<String> = store.list().unwrap().into_iter().map(|record| record.name).collect();
+    assert_eq!(names, ["name", "another", "name"]);
+    // Once it is the newest, another put changes nothing.
+    let commits = store.stat().unwrap().commits;
+    let sequence = store.find("name").unwrap().sequence;
+    put(&store, "name", &one);
+    assert_eq!(store.find("name").unwrap().sequence, sequence);
+    assert!(store.stat().unwrap().commits <= commits + 1);
+    assert!(bytes_of(&store.disk(&store.find("name").unwrap()).unwrap()) == bytes_of(&one));
+}
+
+#[test]
 fn a_disk_comes_back_and_its_second_put_brings_nothing() {
     let (_, store) = memory();
     let disk = example();

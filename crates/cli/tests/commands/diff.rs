@@ -198,6 +198,14 @@ fn the_page_appears_whole_or_not_at_all() {
         .collect();
     names.sort();
     assert_eq!(names, ["again.html", "out", "page.html"]);
+    // One of the images is no page.
+    let disk = fs::read_dir(folder.path().join(A)).unwrap().map(|entry| entry.unwrap().path());
+    let disk = disk.into_iter().find(|path| path.extension().is_some_and(|end| end == "raw")).unwrap();
+    let before = fs::metadata(&disk).unwrap().len();
+    let slip = run(folder.path(), &["diff", A, B, "--html", disk.to_str().unwrap()]);
+    assert_eq!(slip.status.code(), Some(2), "{}", text(&slip.stderr));
+    assert!(text(&slip.stderr).contains("is no HTML page"), "{}", text(&slip.stderr));
+    assert_eq!(fs::metadata(&disk).unwrap().len(), before);
     let nowhere = run(folder.path(), &["diff", A, B, "--html", "pages/page.html"]);
     assert_eq!(nowhere.status.code(), Some(2), "{}", text(&nowhere.stderr));
 }

@@ -56,6 +56,22 @@ fn images_are_put_got_and_collected() {
     fs::copy(folder.join("first.raw"), folder.join("other.raw")).unwrap();
     assert_eq!(told(folder, "get", &["garden", "other.raw"])["written_blocks"], 2);
 
+    // A name means what was put last under it, be it known from before.
+    for image in ["first.raw", "second.raw", "first.raw"] {
+        told(folder, "put", &[image, "--name", "disk"]);
+        told(folder, "get", &["disk", "disk.raw"]);
+        assert!(fs::read(folder.join("disk.raw")).unwrap() == fs::read(folder.join(image)).unwrap());
+    }
+    assert_eq!(told(folder, "ls", &[])["snapshots"].as_array().unwrap().len(), 4);
+    for _ in 0..2 {
+        told(folder, "forget", &["disk"]);
+    }
+    for no_image in ["/dev/zero", "."] {
+        let refused = run(folder, &["store", "put", no_image, "--store", "the store"]);
+        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("neither a file nor a block device"));
+    }
+
     let wrong = run(folder, &["store", "get", "gardne", "x.raw", "--store", "the store"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(text(&wrong.stderr).contains("did you mean \"garden\"?"), "{}", text(&wrong.stderr));

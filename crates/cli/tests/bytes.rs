@@ -264,7 +264,7 @@ fn a_changed_byte_is_found(out: &Path) {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{told}");
     let name = disk.file_name().unwrap().to_str().unwrap();
-    assert!(told.contains(&format!("{name}: holds snapshot ")), "{told}");
+    assert!(told.contains(&format!("{name}: the disk's digest is ")), "{told}");
 }
 
 fn run(what: &str, command: &mut Command) -> Output {

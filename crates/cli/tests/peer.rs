@@ -217,9 +217,18 @@ fn link(tree: &Tree, path: &str) -> String {
 }
 
 fn main() -> ExitCode {
-    if let Err(error) = sandbox::enter() {
-        println!("cannot enter a user namespace: {error}\n0 passed, {} failed", TESTS.len());
-        return ExitCode::FAILURE;
+    match sandbox::enter() {
+        // Our root's owners are kept by a process of the sandbox's own; mmdebstrap has no such help.
+        Ok(sandbox::Identity::Pretended { lack, .. }) => {
+            println!("NOT COMPARED: mmdebstrap cannot run where a user has one id only ({lack})");
+            println!("0 passed, 0 failed, {} left out", TESTS.len());
+            return ExitCode::SUCCESS;
+        }
+        Ok(_) => {}
+        Err(error) => {
+            println!("cannot enter a user namespace: {error}\n0 passed, {} failed", TESTS.len());
+            return ExitCode::FAILURE;
+        }
     }
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();

@@ -526,7 +526,9 @@ mod tests {
         let place = Place::new();
         std::fs::create_dir_all(place.path("root/var/lib/dpkg")).unwrap();
         std::fs::write(place.path("root/var/lib/dpkg/diversions"), "/x\n/x.real\nwrapper\n").unwrap();
-        std::fs::write(place.path("root/var/lib/dpkg/statoverride"), "#0 #0 2750 /y\n").unwrap();
+        let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let overrides = format!("#{user} #{group} 2750 /y\n");
+        std::fs::write(place.path("root/var/lib/dpkg/statoverride"), overrides).unwrap();
         let tool = TestPackage::new("tool").file("./x", 0o755, b"tool").file("./y", 0o755, b"y");
         let wrapper = TestPackage::new("wrapper").file("./x", 0o755, b"wrapper");
         let (_, laid) = place.lay(vec![tool, wrapper], Conffiles::InPlace).unwrap();

@@ -35,8 +35,9 @@ impl TestPackage {
         header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
         header.set_entry_type(kind);
         header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
+        // An ordinary user can give files to nobody else.
+        header.set_uid(rustix::process::geteuid().as_raw().into());
+        header.set_gid(rustix::process::getegid().as_raw().into());
         header.set_mtime(1_000_000);
         header.set_size(bytes.len() as u64);
         header.set_cksum();

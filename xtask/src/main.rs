@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -218,11 +219,16 @@ fn ci() -> Result<()> {
         &["--".into(), "-Dwarnings".into()],
         &[],
     )?;
-    build_tests(&[])?;
+    // What licences cargo-deny finds is looked at beside the longest build, which now and then has work for one core only.
+    let (built, denied) = std::thread::scope(|scope| {
+        let denied = scope.spawn(|| dependencies::deny(root(), &target_folder()));
+        let built = build_tests(&[]);
+        (built, denied.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    built.and(denied)?;
     stale()?;
     println!("xtask: generated files are up to date");
     dependencies::have_reasons(root())?;
-    dependencies::deny(root(), &target_folder())?;
     if fuzz_our_crates(&["--minutes".into(), "1".into()])? != ExitCode::SUCCESS {
         bail!("a fuzz target fails (see above)");
     }
@@ -302,7 +308,13 @@ fn pages_there() -> Result<BTreeSet<PathBuf>> {
 
 /// The folder of the workspace, wherever the user stands in it.
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        // Cargo tells a program that it runs. A folder that was moved, or one of several with the same target folder, has
+        // a program in which another path was compiled.
+        let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+        Path::new(&package).parent().unwrap_or(Path::new(".")).to_owned()
+    })
 }
 
 fn build_program() -> Result<PathBuf> {
@@ -337,6 +349,16 @@ fn cargo(command: &[&str], arguments: &[OsString], variables: &[(&str, OsString)
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(&command[..1]).arg("--manifest-path").arg(root().join("Cargo.toml"));
     cargo.args(&command[1..]).args(arguments);
+    // What cargo tells of xtask's own package. Build scripts that look at such variables would run again, and all that
+    // stands on them, whenever somebody changes between `cargo xtask` and `cargo build`.
+    for (name, _) in env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            cargo.env_remove(name);
+        }
+    }
     cargo.envs(variables.iter().map(|(name, value)| (name, value)));
     let status = cargo.status().context("cannot run cargo")?;
     if !status.success() {

@@ -1,5 +1,5 @@
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use recipe::{Arch, Diagnostics, LockError};
 
@@ -88,6 +88,16 @@ pub enum Error {
     /// A package could not be fetched.
     #[error(transparent)]
     Download(#[from] debian::download::DownloadError),
+    /// What a lock names could not be fetched as the lock says it is.
+    #[error("{source}{}", at_lines(path, lines))]
+    LockedDownload {
+        /// The lock's file.
+        path: PathBuf,
+        /// The lines of those packages, counted from 1.
+        lines: Vec<usize>,
+        /// What happened.
+        source: Box<debian::download::DownloadError>,
+    },
     /// The download cache.
     #[error(transparent)]
     Cache(#[from] debian::cache::CacheError),
@@ -205,6 +215,24 @@ pub enum Error {
     },
 }
 
+/// How many lines of a lock a message names.
+const LINES: usize = 5;
+
+/// Where a lock asks for what could not be had.
+fn at_lines(path: &Path, lines: &[usize]) -> String {
+    let places: Vec<String> =
+        lines.iter().take(LINES).map(|line| format!("{}:{line}", path.display())).collect();
+    let more = if lines.len() > LINES { format!(" and {} more", lines.len() - LINES) } else { String::new() };
+    if places.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n  = note: the lock asks for exactly this: {}{more}. If that was changed by hand or by a merge, take the older \
+         text back, or write it anew with --update",
+        places.join(", ")
+    )
+}
+
 impl Error {
     /// Whether the user can mend it in the recipe or on the command line (exit code 2), or the job failed (1).
     pub fn is_mistake(&self) -> bool {
@@ -233,6 +261,10 @@ impl Error {
                 )
             }
             Self::Store(error) => error.is_mistake(),
+            // A file stands where a folder is to be.
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists)
+            }
             Self::Disk(error) => matches!(error, disk::Error::TooSmall { .. }),
             _ => false,
         }

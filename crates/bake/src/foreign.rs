@@ -4,14 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use debian::download::FileRequest;
 use dispatch::{Machine, NativePackage, NativeTree};
 use recipe::{Arch, Lock, LockedPackage, Recipe};
 use rootfs::{Foreign, PackageFile};
 use sandbox::{Input, Sandbox, SandboxError};
 use tools::{Set, Tools};
 
-use crate::packages::{Context, LockMode, Resolved, ToolPackages, file_request, role};
+use crate::packages::{Context, LockMode, Resolved, ToolPackages, role};
 use crate::work::WorkFolder;
 use crate::{Error, host_arch};
 
@@ -50,9 +49,7 @@ pub(crate) fn prepare(
         return Ok(Foreign { emulator, native: None });
     }
     let native = native_packages(wish, resolved, context)?;
-    let requests: Vec<FileRequest> =
-        native.iter().map(|package| file_request(&resolved.lock, package)).collect();
-    let downloaded = context.fetch(&requests, &resolved.mirrors, resolved.lock.suite())?;
+    let downloaded = resolved.fetch(&native, context)?;
     let packages: Vec<NativePackage> = native
         .into_iter()
         .zip(downloaded.paths)

@@ -93,6 +93,9 @@ pub struct Request {
     pub store: Option<PathBuf>,
     /// The cache folder.
     pub cache: PathBuf,
+    /// How many bytes of files in the making may lie in memory. A root whose volume is larger is made on the disk, in the
+    /// cache folder. The result is the same.
+    pub memory: u64,
     /// `BAKEHOUSE_DEBIAN_MIRROR`.
     pub mirror: Option<String>,
     /// Seconds since 1970, for validity dates only.
@@ -147,8 +150,14 @@ struct Begun {
 }
 
 fn begin(request: &Request, stages: &Stages<'_>) -> Result<Begun, Error> {
+    let (source, recipe) = read(request, stages)?;
+    lock(&source, recipe, request, stages)
+}
+
+/// The recipe, for all architectures and for the one that is baked.
+fn read(request: &Request, stages: &Stages<'_>) -> Result<(recipe::Source, Recipe), Error> {
     let report = stages.report();
-    let (source, recipe) = stages.run("recipe", |_| {
+    stages.run("recipe", |_| {
         let source = recipe::load(&request.recipe, &recipe::LoadOptions { set: request.set.clone() })?;
         warn(&source, report);
         let arch = match request.arch.or_else(host_arch) {
@@ -157,13 +166,23 @@ fn begin(request: &Request, stages: &Stages<'_>) -> Result<Begun, Error> {
         };
         let recipe = source.for_arch(arch)?;
         lint::check_names(&recipe)?;
-        Ok::<_, Error>((source, recipe))
-    })?;
+        Ok((source, recipe))
+    })
+}
+
+/// Finds the recipe's lock, or writes it.
+fn lock(
+    source: &recipe::Source,
+    recipe: Recipe,
+    request: &Request,
+    stages: &Stages<'_>,
+) -> Result<Begun, Error> {
+    let report = stages.report();
     let lock_path = request.lock.clone().unwrap_or_else(|| source.lock_path());
     let wish = Wish::of(&request.parent, recipe.arch, request.store.as_deref(), stages)?;
     let resolved = stages.run("lock", |outcome| {
         let context = context(request, report);
-        let resolved = packages::resolve(&source, &lock_path, request.lock_mode, &wish, &context)?;
+        let resolved = packages::resolve(source, &lock_path, request.lock_mode, &wish, &context)?;
         outcome.cached = resolved.unchanged;
         if request.explain && resolved.unchanged {
             let (path, time) = (lock_path.display(), recipe::format_time(resolved.lock.time));
@@ -236,12 +255,14 @@ pub fn architectures(recipe: &Path, set: &[(String, String)]) -> Result<Vec<Arch
 /// Bakes a recipe for one architecture. A check that does not hold is in the result; everything else that goes wrong
 /// is an error, and then the folder of outputs is as it was before.
 pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
-    let begun = begin(request, stages)?;
+    let (source, recipe) = read(request, stages)?;
+    let mut work = WorkFolder::new(&request.cache, "bake")?;
+    // Before the long work: a bad place for them is told at once.
+    let out = request.out.clone().unwrap_or_else(|| default_out(&recipe));
+    let mut outputs = Outputs::open(out, &work)?;
+    let begun = lock(&source, recipe, request, stages)?;
     let parent = Parent::of(&begun.resolved.lock, begun.recipe.arch, &begun.lock_path)?;
     let parent = parent.as_ref();
-    let work = WorkFolder::new(&request.cache, "bake")?;
-    let out = request.out.clone().unwrap_or_else(|| default_out(&begun.recipe));
-    let mut outputs = Outputs::open(out, &work)?;
     let store = kept::open(request.store.as_deref().unwrap_or(&work.path().join("store")))?;
 
     let placed = Placed::read(&request.cache, outputs.folder());
@@ -253,13 +274,18 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     // Before anything is read for the outputs: what changes while they are made is noticed by the next bake.
     let made_from = placed::made_from(request, &begun.recipe, &begun.resolved.lock)?;
     let in_place = stages.run_if("outputs", |outcome| {
-        let still = request.store.as_ref().and_then(|_| placed.still(outputs.folder(), &made_from, &store));
-        outcome.cached = true;
-        if request.explain && still.is_some() {
-            let line = "outputs: in their places, by size, inode and time of change; nothing they follow from has changed";
-            stages.report().line(line);
+        if request.store.is_none() {
+            return Ok(None);
         }
-        Ok::<_, Error>(still)
+        let still = placed.still(outputs.folder(), &made_from, &store);
+        outcome.cached = true;
+        if request.explain {
+            stages.report().line(&match &still {
+                Ok(_) => "outputs: in their places, by size, inode and time of change; nothing they follow from has changed".into(),
+                Err(why) => format!("outputs: made anew, {why}"),
+            });
+        }
+        Ok::<_, Error>(still.ok())
     })?;
     if let Some((manifest, stored)) = in_place {
         let out = outputs.folder().to_owned();
@@ -269,7 +295,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     }
 
     let Root { recipe, lock, lock_path, built, to_keep } =
-        root(begun, &store, work.path(), request, stages).map_err(|error| with_shell(error, request))?;
+        root(begun, &store, &mut work, request, stages).map_err(|error| with_shell(error, request))?;
     let (recipe, lock) = (&recipe, &lock);
     stages.run("lint", |_| lint::examine(recipe, &built, stages.report()))?;
     let maps = stages.run("disk", |outcome| {
@@ -402,7 +428,7 @@ fn write_volume(
     let earlier = earlier.as_ref().map(|(file, _)| formats::Earlier { file, same: &same });
     let options = formats::VmdkOptions { cache: Some(&grains), digests: Some(&id), earlier };
     let done = std::sync::atomic::AtomicU64::new(0);
-    let total = kept.put.data_bytes;
+    let total = formats::bytes_to_write(kept);
     let progress = |bytes| {
         let done = done.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
         stages.report().progress(done, Some(total), Unit::Bytes, stem);
@@ -508,7 +534,7 @@ struct Root {
 fn root(
     begun: Begun,
     store: &Arc<Store>,
-    work: &Path,
+    work: &mut WorkFolder,
     request: &Request,
     stages: &Stages<'_>,
 ) -> Result<Root, Error> {
@@ -519,7 +545,8 @@ fn root(
     };
     let (base, late) = rootfs::divide(&begun.recipe);
     // A folder each, for what is laid into a kept root and could not stay there, into a new one, and for a root made whole.
-    let (kept_work, late_work, whole_work) = (work.join("late-kept"), work.join("late"), work.join("whole"));
+    let [kept_work, late_work, whole_work] =
+        ["late-kept", "late", "whole"].map(|name| work.path().join(name));
     for folder in [&kept_work, &late_work, &whole_work] {
         fs::create_dir(folder).map_err(Error::io(folder, "cannot be made"))?;
     }
@@ -548,7 +575,9 @@ fn root(
         }
     }
     let ingredients = begun.fetch(request, stages)?;
-    let mut built = build_root(&ingredients, &base, work, request.explain, stages)?;
+    let (place, in_memory) = quick_place(work, &ingredients.recipe, request)?;
+    explain(format!("root file system: made {}", if in_memory { "in memory" } else { "on the disk" }));
+    let mut built = build_root(&ingredients, &base, &place, request.explain, stages)?;
     let mut to_keep = request.store.is_some().then(|| (inputs, built.tree.clone()));
     if let Err(rootfs::InTheWay(path)) = late.lay(&mut built.tree, built.made, &late_work)? {
         explain(format!(
@@ -559,6 +588,12 @@ fn root(
     }
     let Ingredients { recipe, lock, lock_path, .. } = ingredients;
     Ok(Root { recipe, lock, lock_path, built, to_keep })
+}
+
+/// Where a root is made: in memory when there is enough of it for all that the root's volume can hold. Whether it is.
+fn quick_place(work: &mut WorkFolder, recipe: &Recipe, request: &Request) -> Result<(PathBuf, bool), Error> {
+    let size = recipe.root_volume().ok_or_else(|| no_root(recipe))?.size;
+    work.quick_folder("root", size, request.memory)
 }
 
 /// Keeps a root for later bakes. That it could not be kept is told, and stops nothing.
@@ -612,11 +647,12 @@ pub fn stand<T>(
     visit: impl FnOnce(&Recipe, &rootfs::Standing) -> T,
 ) -> Result<T, Error> {
     let ingredients = fetch(request, stages)?;
-    let work = WorkFolder::new(&request.cache, "shell")?;
+    let mut work = WorkFolder::new(&request.cache, "shell")?;
+    let (place, _) = quick_place(&mut work, &ingredients.recipe, request)?;
     let standing = stages.run("root file system", |_| {
         let progress = RootProgress { stages };
         Ok::<_, Error>(rootfs::stand(
-            &root_request(&ingredients, &ingredients.recipe, work.path(), &progress)?,
+            &root_request(&ingredients, &ingredients.recipe, &place, &progress)?,
             steps,
         )?)
     })?;
@@ -653,9 +689,7 @@ fn with_shell(error: Error, request: &Request) -> Error {
     match error {
         Error::Root(source @ rootfs::Error::Program { .. }) => {
             let path = request.recipe.display().to_string();
-            let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
-            let is_plain = path.chars().all(plain);
-            let mut shell = if is_plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) };
+            let mut shell = block::shell_word(&path);
             if let Some(arch) = request.arch.filter(|arch| Some(*arch) != host_arch()) {
                 shell += &format!(" --arch {arch}");
             }

@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use debian::cache::Cache;
 use debian::control::Paragraph;
 use debian::download::{DownloadError, FileRequest, Gone, download};
-use debian::fetch::Progress;
+use debian::fetch::{FetchError, Progress};
 use debian::mirror::{ChosenBy, HostSources, Mirrors, choose_mirrors};
 use debian::openpgp::KeyRing;
 use debian::repository::{LoadOptions, SourceInfo};
@@ -167,6 +167,8 @@ struct Switches {
 /// What resolving came to.
 pub(crate) struct Resolved {
     pub(crate) lock: Lock,
+    /// Its file.
+    path: PathBuf,
     pub(crate) mirrors: Mirrors,
     /// Whether the lock that was there did, unchanged.
     pub(crate) unchanged: bool,
@@ -190,7 +192,7 @@ pub(crate) fn resolve(
         context.report.line(&format!("lock: written to {}", path.display()));
     }
     parent.sweep(path);
-    Ok(Resolved { lock, mirrors: resolved.mirrors, unchanged })
+    Ok(Resolved { lock, unchanged, ..resolved })
 }
 
 /// The lock with the packages for a recipe, not written yet where it is another one.
@@ -223,7 +225,7 @@ fn resolve_packages(
     let misfit = misfit(old.as_ref(), &recipes);
     match (&misfit, mode, &old) {
         (None, LockMode::Keep | LockMode::Locked, Some(lock)) => {
-            return Ok(Resolved { lock: lock.clone(), mirrors, unchanged: true });
+            return Ok(Resolved { lock: lock.clone(), path: path.into(), mirrors, unchanged: true });
         }
         (Some(reason), LockMode::Locked, _) => {
             return Err(Error::Locked { path: path.into(), reason: reason.clone() });
@@ -231,6 +233,7 @@ fn resolve_packages(
         (Some(reason), ..) => context.report.line(&format!("lock: {reason}; solving")),
         (None, ..) => context.report.line("lock: renewing all of it"),
     }
+    Lock::check_place(path)?;
     let pins = old.as_ref().filter(|lock| mode != LockMode::Update && same_repositories(lock, first));
     if mode != LockMode::Update && old.is_some() && pins.is_none() {
         context.report.line("lock: the recipe names other repositories now; nothing stays pinned");
@@ -244,7 +247,50 @@ fn resolve_packages(
     for line in old.iter().flat_map(|old| changes(old, &lock)) {
         context.report.line(&line);
     }
-    Ok(Resolved { lock, mirrors, unchanged: false })
+    Ok(Resolved { lock, path: path.into(), mirrors, unchanged: false })
+}
+
+impl Resolved {
+    /// Fetches what the lock names.
+    pub(crate) fn fetch(
+        &self,
+        packages: &[LockedPackage],
+        context: &Context<'_>,
+    ) -> Result<debian::download::Downloaded, Error> {
+        let requests: Vec<FileRequest> =
+            packages.iter().map(|package| file_request(&self.lock, package)).collect();
+        context.fetch(&requests, &self.mirrors, self.lock.suite()).map_err(|error| match error {
+            Error::Download(source) => self.at_lock(source, packages),
+            other => other,
+        })
+    }
+
+    /// Says where the lock asks for what other bytes came for, or none.
+    fn at_lock(&self, source: DownloadError, packages: &[LockedPackage]) -> Error {
+        let is_it = |name: &str, version: &str, package: &LockedPackage| {
+            package.name == name && package.version == version
+        };
+        let meant = |package: &LockedPackage| match &source {
+            DownloadError::Gone { packages, .. } => {
+                packages.iter().any(|gone| is_it(&gone.name, &gone.version, package))
+            }
+            DownloadError::Fetch { name, version, error: FetchError::Mismatch(_) } => {
+                is_it(name, version, package)
+            }
+            DownloadError::Fetch { .. } => false,
+        };
+        let digests: Vec<String> =
+            packages.iter().filter(|package| meant(package)).map(|package| package.sha256.to_hex()).collect();
+        // The lock itself may be one that is not written yet.
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        let lines = text.lines().zip(1..);
+        let lines = lines.filter(|(text, _)| digests.iter().any(|digest| text.contains(digest.as_str())));
+        Error::LockedDownload {
+            path: self.path.clone(),
+            lines: lines.map(|(_, line)| line).collect(),
+            source: Box::new(source),
+        }
+    }
 }
 
 /// Why a lock does not hold what the recipes ask for; `None` when it does.
@@ -631,7 +677,7 @@ fn locked_packages(solution: &Solution, sources: &[LockedSource]) -> Vec<LockedP
     packages.collect()
 }
 
-pub(crate) fn file_request(lock: &Lock, package: &LockedPackage) -> FileRequest {
+fn file_request(lock: &Lock, package: &LockedPackage) -> FileRequest {
     FileRequest {
         name: package.name.clone(),
         version: package.version.clone(),
@@ -674,9 +720,7 @@ pub(crate) fn package_files(
     context: &Context<'_>,
 ) -> Result<(Vec<PackageFile>, u64), Error> {
     let locked = resolved.lock.for_arch(arch).map_or(&[][..], |locked| &locked.packages);
-    let requests: Vec<FileRequest> =
-        locked.iter().map(|package| file_request(&resolved.lock, package)).collect();
-    let downloaded = context.fetch(&requests, &resolved.mirrors, resolved.lock.suite())?;
+    let downloaded = resolved.fetch(locked, context)?;
     let files = locked.iter().zip(downloaded.paths).map(|(package, path)| PackageFile {
         name: package.name.clone(),
         version: package.version.clone(),

@@ -49,30 +49,33 @@ fn start_of_machine() -> Option<String> {
 pub(crate) struct Placed {
     /// The folder, absolute.
     folder: PathBuf,
-    /// A digest of all that the outputs follow from.
-    made_from: String,
+    /// What the outputs follow from.
+    made_from: MadeFrom,
     /// [`start_of_machine`] when they were put there.
     start: Option<String>,
     files: BTreeMap<String, Known>,
 }
 
-/// A digest of all that a recipe's outputs follow from, with the files of the host that it names.
-pub(crate) fn made_from(request: &Request, recipe: &Recipe, lock: &Lock) -> Result<Digest, Error> {
-    let mut hasher = Hasher::new();
-    hasher.field(b"bakehouse outputs 1");
+/// Digests of all that outputs follow from, by what people call it.
+pub(crate) type MadeFrom = BTreeMap<String, String>;
+
+/// What a recipe's outputs follow from, with the files of the host that it names.
+pub(crate) fn made_from(request: &Request, recipe: &Recipe, lock: &Lock) -> Result<MadeFrom, Error> {
     // The program: another one may say other things of the same image.
     let program =
         Known::of(Path::new("/proc/self/exe")).or_else(|| Known::of(&std::env::current_exe().ok()?));
-    hasher.field(format!("{WRITERS:?} {program:?}").as_bytes());
-    hasher.field(lock.digest().to_hex().as_bytes());
+    let program = Digest::of(format!("{WRITERS:?} {program:?}").as_bytes());
     // A value of strings and numbers always has a JSON form.
-    hasher.field(&serde_json::to_vec(recipe).unwrap_or_default());
+    let said = Digest::of(&serde_json::to_vec(recipe).unwrap_or_default());
+    let mut hasher = Hasher::new();
     // `bake.log` names them.
     for path in [Some(&request.recipe), request.lock.as_ref()].into_iter().flatten() {
         let path = std::path::absolute(path).map_err(Error::io(path, "cannot be found"))?;
         hasher.field(path.as_os_str().as_bytes());
     }
     hasher.field(format!("{:?}", request.set).as_bytes());
+    let asked = hasher.finish();
+    let mut hasher = Hasher::new();
     let web = recipe.web.iter().flat_map(|web| &web.entries).map(|entry| &entry.payload);
     for payload in recipe.files.iter().map(|file| &file.payload).chain(web) {
         if let Payload::Source(path) = payload {
@@ -82,7 +85,14 @@ pub(crate) fn made_from(request: &Request, recipe: &Recipe, lock: &Lock) -> Resu
     for source in recipe.volumes.iter().filter_map(|volume| volume.source.as_deref()) {
         hash_source(source, &mut hasher)?;
     }
-    Ok(hasher.finish())
+    let parts = [
+        ("the program", program),
+        ("the lock", lock.digest()),
+        ("the recipe", said),
+        ("the recipe's or the lock's path, or --set", asked),
+        ("files that the recipe names", hasher.finish()),
+    ];
+    Ok(parts.map(|(name, digest)| (name.to_owned(), digest.to_hex())).into())
 }
 
 /// Where records are, in the cache.
@@ -123,17 +133,34 @@ impl Placed {
     }
 
     /// The outputs that were made from the same as is asked for now, when all of them are in their places and their
-    /// snapshots are in the store.
+    /// snapshots are in the store; else why they have to be made.
     pub(crate) fn still(
         &self,
         folder: &Path,
-        made_from: &Digest,
+        made_from: &MadeFrom,
         store: &Store,
-    ) -> Option<(Manifest, BTreeMap<String, PutReport>)> {
-        if self.made_from != made_from.to_hex() || !self.files.keys().all(|name| self.is_there(folder, name))
-        {
-            return None;
+    ) -> Result<(Manifest, BTreeMap<String, PutReport>), String> {
+        if self.files.is_empty() {
+            return Err(
+                "nothing is known of an earlier bake to this folder since this machine was started".into()
+            );
         }
+        let changed: Vec<&str> = (made_from.iter())
+            .filter(|(name, digest)| self.made_from.get(*name) != Some(digest))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if !changed.is_empty() {
+            return Err(format!("for these changed: {}", changed.join(", ")));
+        }
+        if let Some(name) = self.files.keys().find(|name| !self.is_there(folder, name)) {
+            return Err(format!("for {name} is not as the last bake left it"));
+        }
+        self.described(folder, store)
+            .ok_or_else(|| "for the store does not hold their snapshots any more".into())
+    }
+
+    /// What the manifest and the store say of outputs that are in their places.
+    fn described(&self, folder: &Path, store: &Store) -> Option<(Manifest, BTreeMap<String, PutReport>)> {
         let manifest = Manifest::read(folder).ok()?;
         let records = store.list().ok()?;
         let mut stored = BTreeMap::new();
@@ -177,11 +204,11 @@ impl Placed {
     }
 
     /// Remembers a folder of outputs as it is now. That it cannot be remembered costs time alone.
-    pub(crate) fn remember(cache: &Path, folder: &Path, made_from: &Digest, names: &[String]) {
+    pub(crate) fn remember(cache: &Path, folder: &Path, made_from: &MadeFrom, names: &[String]) {
         let files =
             names.iter().filter_map(|name| Some((name.clone(), Known::of(&folder.join(name))?))).collect();
         let Some((path, folder)) = record(cache, folder) else { return };
-        let placed = Self { folder, made_from: made_from.to_hex(), start: start_of_machine(), files };
+        let placed = Self { folder, made_from: made_from.clone(), start: start_of_machine(), files };
         let Ok(text) = serde_json::to_vec(&placed) else { return };
         let Some(parent) = path.parent() else { return };
         let new = path.with_extension(format!("{}.new", std::process::id()));
@@ -203,11 +230,11 @@ mod tests {
         let (cache, out) = (folder.path().join("cache"), folder.path().join("out"));
         fs::create_dir(&out).unwrap();
         fs::write(out.join("xvda.raw"), "disk").unwrap();
-        let from = Digest::of(b"recipe");
+        let from = MadeFrom::from([("the recipe".to_owned(), "1".to_owned())]);
         let remember = || Placed::remember(&cache, &out, &from, &["xvda.raw".to_owned()]);
         remember();
         let placed = Placed::read(&cache, &out);
-        assert_eq!(placed.made_from, from.to_hex());
+        assert_eq!(placed.made_from, from);
         assert!(placed.is_there(&out, "xvda.raw") && !placed.is_there(&out, "image.json"));
         // The same bytes, written anew: who knows what happened in between.
         std::thread::sleep(std::time::Duration::from_millis(20));

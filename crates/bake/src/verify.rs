@@ -28,6 +28,8 @@ pub struct Verification {
     pub lock: Option<PathBuf>,
     /// The cache folder.
     pub cache: PathBuf,
+    /// How many bytes of files in the making may lie in memory.
+    pub memory: u64,
     /// `BAKEHOUSE_DEBIAN_MIRROR`.
     pub mirror: Option<String>,
     /// Seconds since 1970, for validity dates only.
@@ -236,6 +238,7 @@ fn rebuild(
         // Not the user's: what it knows of the first bake must not stand for what comes out of this one.
         store: None,
         cache: what.cache.clone(),
+        memory: what.memory,
         mirror: what.mirror.clone(),
         now: what.now,
     };

@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use sandbox::InMemory;
+
 use crate::{Error, outputs};
 
 /// Longer than any path that the system takes.
@@ -18,6 +20,8 @@ pub(crate) struct WorkFolder {
     path: PathBuf,
     lock: PathBuf,
     held: File,
+    /// Folders in it whose files lie in memory.
+    in_memory: Vec<InMemory>,
 }
 
 impl WorkFolder {
@@ -41,7 +45,7 @@ impl WorkFolder {
             let locked = held.try_lock().is_ok() && is_at(&held, &lock);
             // Nobody else may start an image's programs.
             match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) if locked => return Ok(Self { path, lock, held }),
+                Ok(()) if locked => return Ok(Self { path, lock, held, in_memory: Vec::new() }),
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io(path, "cannot be made")(error)),
@@ -60,10 +64,27 @@ impl WorkFolder {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// A new folder in it, for files of up to `size` bytes. They lie in memory where `memory` bytes are enough for them and the
+    /// system can do it, else on the disk; whether they do.
+    pub(crate) fn quick_folder(
+        &mut self,
+        name: &str,
+        size: u64,
+        memory: u64,
+    ) -> Result<(PathBuf, bool), Error> {
+        let path = self.path.join(name);
+        fs::create_dir(&path).map_err(Error::io(&path, "cannot be made"))?;
+        let in_memory = (size <= memory).then(|| InMemory::over(&path, memory)).flatten();
+        let is_in_memory = in_memory.is_some();
+        self.in_memory.extend(in_memory);
+        Ok((path, is_in_memory))
+    }
 }
 
 impl Drop for WorkFolder {
     fn drop(&mut self) {
+        self.in_memory.clear();
         // What stays behind is swept by a later run.
         let _ = fs::remove_dir_all(&self.path);
         let _ = fs::remove_file(&self.lock);

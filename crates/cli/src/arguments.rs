@@ -371,5 +371,8 @@ impl From<ToolSet> for tools::Set {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) =
         text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`: write --set name=value"))?;
+    if key.is_empty() {
+        return Err(format!("`{text}` has no name before its `=`: write --set name=value"));
+    }
     Ok((key.to_owned(), value.to_owned()))
 }

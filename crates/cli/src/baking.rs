@@ -8,7 +8,7 @@ use recipe::Arch;
 use serde_json::json;
 
 use crate::arguments::{ArchChoice, BakeArguments, CheckArguments, VerifyArguments};
-use crate::surroundings::{cache_folder, mirror, now, store_folder};
+use crate::surroundings::{cache_folder, memory, mirror, now, store_folder};
 use crate::terminal::{self, Paint, Terminal, print_json, say};
 use crate::{DONE, FAILED};
 
@@ -66,6 +66,7 @@ fn bake_one(
         check: (!arguments.no_check).then(|| arguments.firmware.into()),
         store: Some(store_folder(arguments.store.as_deref())?),
         cache: cache_folder()?,
+        memory: memory()?,
         mirror: mirror(),
         now: now()?,
     };
@@ -134,6 +135,7 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<u8> {
         recipe: arguments.recipe.clone(),
         lock: arguments.lock.clone(),
         cache: cache_folder()?,
+        memory: memory()?,
         mirror: mirror(),
         now: now()?,
     };

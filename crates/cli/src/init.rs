@@ -74,7 +74,7 @@ pub(crate) fn init(arguments: &InitArguments) -> Result<u8> {
         write(file)?;
         say(format!("wrote {}: {}", file.path.display(), file.what));
     }
-    let recipe = recipe.display();
+    let recipe = block::shell_word(&recipe.to_string_lossy());
     say(format!("\nNext:\n  bakehouse validate {recipe}\n  bakehouse bake {recipe}"));
     if arguments.ci {
         say("and commit the lock that the first bake writes beside the recipe: the workflow insists on it");

@@ -60,6 +60,7 @@ pub(crate) fn advice(error: &anyhow::Error, text: &str) -> Option<&'static str> 
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => (FULL, "ake room"),
         _ if full => (FULL, "ake room"),
         Some(io::ErrorKind::FileTooLarge) => (LIMIT, "limit"),
+        Some(io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists) => (NO_FOLDER, "another"),
         Some(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => (READ_ONLY, "writable"),
         _ => return None,
     };
@@ -70,5 +71,7 @@ const FULL: &str = "help: the disk is full, or the user's share of it. Make room
                     with BAKEHOUSE_CACHE=FOLDER, outputs with --out DIR, the lock with --lock FILE";
 const LIMIT: &str = "help: the file system or this user's limit (`ulimit -f`) allows no file so large: raise it, or choose \
                      another disk with --out DIR or BAKEHOUSE_CACHE=FOLDER";
+const NO_FOLDER: &str = "help: a file stands where a folder is to be: move it away, or name another folder (outputs: --out DIR, \
+                         cache: BAKEHOUSE_CACHE=FOLDER)";
 const READ_ONLY: &str = "help: the folder must be writable for this user: change that, or choose another one (outputs: --out \
                          DIR, lock: --lock FILE, cache: BAKEHOUSE_CACHE=FOLDER)";

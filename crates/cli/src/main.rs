@@ -72,6 +72,7 @@ fn told(result: Result<u8>, as_json: bool) -> u8 {
     let code = match error.downcast_ref::<bake::Error>() {
         Some(error) if error.is_mistake() => MISTAKE,
         None if error.is::<sandbox::EnterError>() || error.is::<init::Refused>() => MISTAKE,
+        None if error.is::<surroundings::Unusable>() => MISTAKE,
         None if error.downcast_ref().is_some_and(::store::Error::is_mistake) => MISTAKE,
         None if error.downcast_ref().is_some_and(formats::Error::is_mistake) => MISTAKE,
         _ => FAILED,

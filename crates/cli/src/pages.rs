@@ -8,6 +8,7 @@ use clap::CommandFactory;
 
 use crate::DONE;
 use crate::arguments::Arguments;
+use crate::init::Refused;
 use crate::terminal::{print, say};
 
 /// `bakehouse completions`.
@@ -20,6 +21,10 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Result<u8> {
 
 /// `bakehouse man`.
 pub(crate) fn man(folder: &Path) -> Result<u8> {
+    if folder.metadata().is_ok_and(|place| !place.is_dir()) {
+        let reason = "is there and no folder: give another name";
+        return Err(Refused { path: folder.to_owned(), reason }.into());
+    }
     fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     // There is a page for each command; one that says so again for each of them is of no use.
     let program = Arguments::command().disable_help_subcommand(true);

@@ -8,7 +8,7 @@ use bake::{LockMode, ParentChoice, Stages, Standing};
 use recipe::Recipe;
 
 use crate::arguments::ShellArguments;
-use crate::surroundings::{cache_folder, mirror, now};
+use crate::surroundings::{cache_folder, memory, mirror, now};
 use crate::terminal::{Paint, Terminal, say};
 
 /// A shell that every root has; the better one where it is there.
@@ -29,6 +29,7 @@ pub(crate) fn shell(arguments: &ShellArguments) -> Result<u8> {
         check: None,
         store: None,
         cache: cache_folder()?,
+        memory: memory()?,
         mirror: mirror(),
         now: now()?,
     };

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ::store::{
-    Backend, ChosenId, Existing, GcOptions, GcPlan, GetOptions, Hurt, LocalBackend, PackPlan, PutOptions,
-    PutReport, Record, Source, Stat, Store, VerifyOptions, VerifyReport, Way,
+    Backend, ChosenId, Existing, GcOptions, GcPlan, GcReport, GetOptions, Hurt, LocalBackend, PackPlan,
+    PutOptions, PutReport, Record, Source, Stat, Store, VerifyOptions, VerifyReport, Way,
 };
 use anyhow::Result;
 use bake::{Report, Unit};
@@ -52,7 +52,7 @@ enum StoreCommand {
         /// The file to write
         file: PathBuf,
     },
-    /// List the snapshots, oldest first
+    /// List the snapshots in the order in which they came; a name that several have means the last of them
     Ls,
     /// Say what the store holds and what it saves
     Stat,
@@ -224,7 +224,7 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
                 let mut lines = plan_text(&plan);
                 match &report {
                     None => lines.push("nothing was done; without --dry-run it is".to_owned()),
-                    Some(report) => lines.push(format!("freed {}", bytes(report.freed_bytes))),
+                    Some(report) => lines.push(freed_text(report)),
                 }
                 if let Some(report) = report.as_ref().filter(|report| report.condemned_packs > 0) {
                     lines.push(format!("{} packs go with a later collection", report.condemned_packs));
@@ -487,6 +487,18 @@ fn plan_text(plan: &GcPlan) -> Vec<String> {
         false => lines.push(format!("to be freed: {}", bytes(plan.freed_bytes()))),
     }
     lines
+}
+
+/// How much more room there is: what was copied to new packs before it was deleted is none.
+fn freed_text(report: &GcReport) -> String {
+    let (deleted, copied) = (report.freed_bytes, report.copied_bytes);
+    let freed = format!("freed {}", bytes(deleted.saturating_sub(copied)));
+    match copied {
+        0 => freed,
+        _ => {
+            format!("{freed}: {} deleted, {} of it copied to new packs before", bytes(deleted), bytes(copied))
+        }
+    }
 }
 
 #[cfg(test)]

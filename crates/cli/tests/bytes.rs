@@ -15,7 +15,7 @@ mod shapes;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
@@ -158,7 +158,8 @@ fn same_bytes(recipe: &str, arch: &str) {
     let file = recipes.join(recipe).with_extension("yaml");
     let mut first = Command::new(env!("CARGO_BIN_EXE_bakehouse"));
     first.args(["bake", "--no-check", "--arch", arch, "--out"]).arg(&out).arg(&file);
-    first.env("BAKEHOUSE_STORE", folder.path().join("store"));
+    // Its root is made on the disk; where there is memory enough, the others' are not.
+    first.env("BAKEHOUSE_STORE", folder.path().join("store")).env("BAKEHOUSE_MEMORY", "0");
     run("the first bake", &mut first);
     vmdk_is_the_raw_disk(&out);
 
@@ -307,13 +308,14 @@ fn copy(from: &Path, to: &Path) {
 
 /// Gives a folder and all in it to a user.
 fn give(folder: &Path, user: u32) {
-    chown(folder, Some(user), Some(user)).unwrap();
+    lchown(folder, Some(user), Some(user)).unwrap();
     for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            give(&path, user);
+        let entry = entry.unwrap();
+        // Links stay as they are: some of the cache lead to what only a root has.
+        if entry.file_type().unwrap().is_dir() {
+            give(&entry.path(), user);
         } else {
-            chown(path, Some(user), Some(user)).unwrap();
+            lchown(entry.path(), Some(user), Some(user)).unwrap();
         }
     }
 }

@@ -349,10 +349,9 @@ impl Universe {
         let mut near: Vec<(usize, &str)> = self
             .by_name
             .keys()
-            .filter_map(|candidate| {
-                let distance = distance(name.as_bytes(), candidate.as_bytes(), most)?;
-                Some((distance, &**candidate))
-            })
+            .filter(|candidate| name.len().abs_diff(candidate.len()) <= most)
+            .map(|candidate| (strsim::osa_distance(name, candidate), &**candidate))
+            .filter(|(distance, _)| *distance <= most)
             .collect();
         near.sort_unstable();
         near.into_iter().take(count).map(|(_, name)| name).collect()
@@ -447,29 +446,4 @@ fn read_entries(
         });
     }
     Ok(entries)
-}
-
-/// Edits that turn `a` into `b` (insert, delete, replace, swap neighbours); `None` when more than `most`.
-pub(crate) fn distance(a: &[u8], b: &[u8], most: usize) -> Option<usize> {
-    if a.len().abs_diff(b.len()) > most {
-        return None;
-    }
-    let mut before = Vec::new();
-    let mut previous: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let mut cost = (previous[j] + usize::from(x != y)).min(previous[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a[i - 1] == *y && b[j - 1] == *x {
-                let swapped: &Vec<usize> = &before;
-                cost = cost.min(swapped[j - 1] + 1);
-            }
-            row.push(cost);
-        }
-        if row.iter().min().is_none_or(|least| *least > most) {
-            return None;
-        }
-        before = std::mem::replace(&mut previous, row);
-    }
-    previous.last().copied().filter(|distance| *distance <= most)
 }

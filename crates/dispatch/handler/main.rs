@@ -26,6 +26,8 @@ struct Entry {
     program: Text,
     /// `NAME=value` for the program alone, or empty.
     variable: Text,
+    /// What its first argument must be one of, with spaces between them, or empty.
+    arguments: Text,
 }
 
 /// Bytes somewhere in memory that stays.
@@ -176,6 +178,18 @@ impl Text {
         Self { start: unsafe { self.start.add(index) }, length: self.length - index }
     }
 
+    /// Whether one of its words, with spaces between them, is `word`.
+    fn has_word(mut self, word: Text) -> bool {
+        while self.length > 0 {
+            let length = self.find(b' ');
+            if length == word.length && self.begins_with(word) {
+                return true;
+            }
+            self = self.from(length + 1);
+        }
+        false
+    }
+
     /// The place of the first such byte, or the length.
     fn find(self, byte: u8) -> usize {
         let mut index = 0;
@@ -274,28 +288,32 @@ fn next_entry(table: &mut Text) -> Option<Entry> {
     if table.length < HEAD {
         return None;
     }
-    let lengths = [number(*table, 16, 2) as usize, number(*table, 18, 2) as usize, number(*table, 20, 2) as usize];
-    let all = HEAD + lengths[0] + lengths[1] + lengths[2];
+    let lengths = [
+        number(*table, 16, 2) as usize,
+        number(*table, 18, 2) as usize,
+        number(*table, 20, 2) as usize,
+        number(*table, 22, 2) as usize,
+    ];
+    let all = HEAD + lengths[0] + lengths[1] + lengths[2] + lengths[3];
     if lengths[0] == 0 || lengths[1] == 0 || table.length < all {
         return None;
     }
     let text = |from: usize, length: usize| Text { length, ..table.from(from) };
+    let text_or_empty = |from: usize, length: usize| if length == 0 { Text::EMPTY } else { text(from, length - 1) };
     let entry = Entry {
         size: number(*table, 0, 8),
         mtime: number(*table, 8, 8),
         path: text(HEAD, lengths[0] - 1),
         program: text(HEAD + lengths[0], lengths[1] - 1),
-        variable: if lengths[2] == 0 {
-            Text::EMPTY
-        } else {
-            text(HEAD + lengths[0] + lengths[1], lengths[2] - 1)
-        },
+        variable: text_or_empty(HEAD + lengths[0] + lengths[1], lengths[2]),
+        arguments: text_or_empty(HEAD + lengths[0] + lengths[1] + lengths[2], lengths[3]),
     };
     *table = table.from(all);
     Some(entry)
 }
 
-fn look_up(path: Text, size: u64, mtime: u64) -> Option<Entry> {
+/// `first`: the program's first argument.
+fn look_up(path: Text, size: u64, mtime: u64, first: Text) -> Option<Entry> {
     let mut table = table()?;
     while let Some(entry) = next_entry(&mut table) {
         if entry.size == size
@@ -303,7 +321,8 @@ fn look_up(path: Text, size: u64, mtime: u64) -> Option<Entry> {
             && entry.path.length == path.length
             && path.begins_with(entry.path)
         {
-            return Some(entry);
+            let fits = entry.arguments.length == 0 || entry.arguments.has_word(first);
+            return if fits { Some(entry) } else { None };
         }
     }
     None
@@ -432,7 +451,8 @@ extern "C" fn main(words: *mut usize) -> ! {
             if let Some((size, mtime)) = stat(descriptor)
                 && !speaks_to_the_loader(&start)
             {
-                entry = look_up(resolved, size, mtime);
+                let first = if start.count > 3 { start.argument(3) } else { Text::EMPTY };
+                entry = look_up(resolved, size, mtime, first);
             }
         }
         // A program that was itself given as a descriptor is only to be found by it.

@@ -67,12 +67,9 @@ const MODULES: &[&str] = &["libpython3*-stdlib", "python3-*", "lib*-perl", "pyth
 const EMULATED: &[&str] = &[
     "apt",
     "arch",
-    "dpkg",
     "dpkg-deb",
-    "dpkg-divert",
     "dpkg-query",
     "dpkg-split",
-    "dpkg-statoverride",
     "dpkg-trigger",
     "gencat",
     "getconf",
@@ -94,6 +91,10 @@ const EMULATED: &[&str] = &[
     "x86_64",
 ];
 
+/// Programs that are dispatched only when their first argument is one of these, with spaces between them, and emulated
+/// otherwise. dpkg answers for the machine, but not when it looks at versions, which is most of what scripts ask of it.
+const ONLY_WITH: &[(&str, &str)] = &[("dpkg", "--compare-versions --validate-version")];
+
 fn fits(name: &str, patterns: &[&str]) -> bool {
     patterns.iter().any(|pattern| match pattern.split_once('*') {
         None => name == *pattern,
@@ -111,6 +112,11 @@ pub(crate) fn has_programs(package: &str) -> bool {
 /// Whether a program, by the last part of its path, may be dispatched when its package's programs may.
 pub(crate) fn may_run(program: &str) -> bool {
     !EMULATED.contains(&program) && !program.starts_with("apt-") && !program.starts_with("ld-linux")
+}
+
+/// The first arguments without one of which a program, by the last part of its path, is emulated: with spaces between them.
+pub(crate) fn only_with(program: &str) -> Option<&'static str> {
+    ONLY_WITH.iter().find(|(name, _)| *name == program).map(|(_, arguments)| *arguments)
 }
 
 /// Which of these packages the native tree needs: those with programs or modules to be dispatched, and what they depend
@@ -152,10 +158,14 @@ mod tests {
 
     #[test]
     fn what_speaks_for_the_machine_is_emulated() {
-        for program in ["dpkg", "dpkg-query", "ldconfig", "apt-get", "uname", "ld-linux-aarch64.so.1"] {
+        for program in ["dpkg-query", "dpkg-deb", "ldconfig", "apt-get", "uname", "ld-linux-aarch64.so.1"] {
             assert!(!may_run(program), "{program}");
         }
-        assert!(may_run("update-alternatives") && may_run("perl"));
+        assert!(may_run("update-alternatives") && may_run("perl") && may_run("dpkg-divert"));
+        assert_eq!(
+            (only_with("dpkg"), only_with("perl")),
+            (Some("--compare-versions --validate-version"), None)
+        );
         assert!(has_programs("python3.13-minimal") && has_programs("dash"));
         for package in ["apache2-bin", "gcc-14", "libgdk-pixbuf2.0-bin", "php8.4-cli", "python3"] {
             assert!(!has_programs(package), "{package}");

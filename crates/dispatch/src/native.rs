@@ -18,7 +18,7 @@ use crate::elf::{self, Needs};
 use crate::{Error, FOLDER, Machine, TREE, choice};
 
 /// Raised when trees get another shape.
-const SHAPE: u32 = 2;
+const SHAPE: u32 = 4;
 
 /// A package for the host's architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]

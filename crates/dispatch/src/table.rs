@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use crate::choice;
 use crate::native::{NativeTree, Program};
 use crate::{FOLDER, TREE};
 
@@ -62,12 +63,20 @@ impl Table {
 /// 16  length of its path, with the zero    u16
 /// 18  length of the host's program         u16
 /// 20  length of the variable, or 0         u16
-/// 22  zero                                 u16
-/// 24  the three texts, each with a zero byte behind it
+/// 22  length of the first arguments, one of
+///     which it must be called with, or 0   u16
+/// 24  the four texts, each with a zero byte behind it
 /// ```
 fn entry(program: &Program, path: &[u8], size: u64, mtime: i64) -> Vec<u8> {
     let native = format!("{FOLDER}/{TREE}/{}", program.native);
-    let texts = [[b"/", path].concat(), native.into_bytes(), program.variable.clone().into_bytes()];
+    let name = path.rsplit(|byte| *byte == b'/').next().and_then(|name| std::str::from_utf8(name).ok());
+    let arguments = name.and_then(choice::only_with).unwrap_or_default();
+    let texts = [
+        [b"/", path].concat(),
+        native.into_bytes(),
+        program.variable.clone().into_bytes(),
+        arguments.as_bytes().to_vec(),
+    ];
     let mut entry = Vec::new();
     entry.extend(size.to_le_bytes());
     entry.extend(mtime.to_le_bytes());
@@ -76,7 +85,6 @@ fn entry(program: &Program, path: &[u8], size: u64, mtime: i64) -> Vec<u8> {
         // Paths and variables are far shorter than 64 KiB.
         entry.extend((length as u16).to_le_bytes());
     }
-    entry.extend([0; 2]);
     for text in texts.iter().filter(|text| !text.is_empty()) {
         entry.extend(text);
         entry.push(0);
@@ -110,5 +118,8 @@ mod tests {
         assert_eq!(&bytes[24..], b"/usr/bin/dash\0/.bh/tree/bin/dash\0");
         table.laid("other", "1", b"usr/bin/dash", 11, 20);
         assert!(table.is_empty());
+        let bytes = entry(&program("usr/bin/dpkg"), b"usr/bin/dpkg", 10, 20);
+        assert_eq!(&bytes[16..24], [14, 0, 19, 0, 0, 0, 38, 0]);
+        assert!(bytes.ends_with(b"\0--compare-versions --validate-version\0"));
     }
 }

@@ -11,7 +11,7 @@ mod regions;
 mod target;
 pub mod vmdk;
 
-pub use raw::{RawFile, RawStats, write_raw};
+pub use raw::{RawFile, RawStats, bytes_to_write, write_raw};
 pub use target::{Target, write_error};
 pub use vmdk::{Earlier, VmdkFile, VmdkOptions, VmdkStats, write_raw_and_vmdk, write_vmdk};
 

@@ -40,7 +40,7 @@ pub fn write_raw(
 ) -> Result<RawStats, Error> {
     let size = source.len();
     let chunks = chunks(source.data(), size);
-    let written = chunks.iter().map(|(_, len)| len).sum();
+    let written: u64 = chunks.iter().map(|(_, len)| len).sum();
     let target = Target::create(path)?;
     let failed = |error| write_error(error, target.path(), size, written);
     target.file().set_len(size).map_err(failed)?;
@@ -57,6 +57,11 @@ pub fn write_raw(
     })?;
     target.finish()?;
     Ok(RawStats { size, written, writes: chunks.len() as u64 })
+}
+
+/// What will be written of a disk, in bytes: its data in whole pages of 4 KiB. What `progress` is told adds up to it.
+pub fn bytes_to_write(source: &dyn BlockSource) -> u64 {
+    chunks(source.data(), source.len()).iter().map(|(_, len)| len).sum()
 }
 
 /// Runs of data as pieces to write: in whole pages, joined where they touch, cut at the multiples of [`CHUNK`].

@@ -1,11 +1,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use block::without_escapes;
+use block::{shell_word, without_escapes};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Log, start};
-use crate::program::quoted;
 use crate::{Accel, BootError, Disk, Machine, MachineSpec, Output, Programs, cause, console, http};
 
 /// Between two tries of a check.
@@ -289,8 +288,8 @@ fn mount_script(path: &str, device: &str) -> String {
          cd \"/sys/class/block/$name\" || continue\n\
          echo \"/dev/$name $(cat serial device/serial 2>/dev/null)\"\n\
          done",
-        path = quoted(path),
-        device = quoted(device),
+        path = shell_word(path),
+        device = shell_word(device),
     )
 }
 
@@ -402,7 +401,7 @@ fn failed_in(machine: &mut Machine) -> Result<Option<String>, BootError> {
         let journal = machine.ssh(
             &format!(
                 "sudo -n journalctl --no-pager --output=cat --lines={SEEN_LINES} --unit={}",
-                quoted(unit)
+                shell_word(unit)
             ),
             short,
         )?;

@@ -2,6 +2,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use block::shell_word;
+
 /// How one program is started: the program, the arguments that come before its own, and its environment.
 ///
 /// A program of the host is just its name. One of a private tree that is run by that tree's own dynamic loader is
@@ -47,27 +49,18 @@ impl Launcher {
     pub(crate) fn shell_words(&self, more: &[&str]) -> Option<String> {
         let mut words = Vec::new();
         if !self.env.is_empty() {
-            words.push(quoted("env"));
+            words.push(shell_word("env"));
             for (name, value) in &self.env {
-                words.push(quoted(&format!("{}={}", name.to_str()?, value.to_str()?)));
+                words.push(shell_word(&format!("{}={}", name.to_str()?, value.to_str()?)));
             }
         }
-        words.push(quoted(self.program.to_str()?));
+        words.push(shell_word(self.program.to_str()?));
         for word in &self.arguments {
-            words.push(quoted(word.to_str()?));
+            words.push(shell_word(word.to_str()?));
         }
-        words.extend(more.iter().map(|word| quoted(word)));
+        words.extend(more.iter().map(|word| shell_word(word)));
         Some(words.join(" "))
     }
-}
-
-/// One word quoted for a POSIX shell.
-pub(crate) fn quoted(word: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+".contains(&byte);
-    if !word.is_empty() && word.bytes().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Where firmware lies.

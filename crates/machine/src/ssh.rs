@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use block::shell_word;
+
 use crate::boot::KNOWN_HOSTS;
-use crate::program::quoted;
 use crate::{BootError, Machine, Output, process};
 
 /// How long sshd may take to greet; a guest under emulation on a busy host is slow.
@@ -33,13 +34,13 @@ impl Machine {
     /// Copies bytes into a file of the guest as the default user.
     pub fn write_file(&mut self, path: &str, content: &[u8], limit: Duration) -> Result<Output, BootError> {
         let user = self.spec.user.clone();
-        let ssh = self.ssh_command(&user, &["-T"], Some(&format!("cat > {}", quoted(path))))?;
+        let ssh = self.ssh_command(&user, &["-T"], Some(&format!("cat > {}", shell_word(path))))?;
         self.run_ssh(ssh, content, limit)
     }
 
     /// The content of a file of the guest, read as the default user; what is not UTF-8 is replaced.
     pub fn read_file(&mut self, path: &str, limit: Duration) -> Result<Output, BootError> {
-        self.ssh(&format!("cat {}", quoted(path)), limit)
+        self.ssh(&format!("cat {}", shell_word(path)), limit)
     }
 
     fn run_ssh(&self, command: Command, input: &[u8], limit: Duration) -> Result<Output, BootError> {

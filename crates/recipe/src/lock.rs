@@ -222,6 +222,12 @@ impl Lock {
         replace_file(path, self.to_text().as_bytes()).map_err(fail)
     }
 
+    /// Whether a lock could be written to a place now. To be asked before the work for one.
+    pub fn check_place(path: &Path) -> Result<(), LockError> {
+        let fail = |error| LockError::Io { path: path.to_owned(), action: "written", error };
+        file_beside(path).map(drop).map_err(fail)
+    }
+
     /// The lock as text: one line for each package, sorted, so that a change shows as the lines that changed. Ends
     /// with a line break.
     pub fn to_text(&self) -> String {
@@ -333,20 +339,25 @@ impl Lock {
 /// Writes a file beside its place, then moves it there: whoever reads finds the old bytes or the new ones. Nothing is promised about
 /// a machine that loses its power.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = file_beside(path)?;
+    new.write_all(bytes)?;
+    new.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// A new file beside a place, which goes when it is dropped.
+fn file_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     // Beside it may be what others are just writing, on this machine or on one that shares the folder: the name is
     // nobody else's.
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(".");
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut new = tempfile::Builder::new()
+    tempfile::Builder::new()
         .prefix(&prefix)
         .suffix(".new")
         // As any file that a program makes: the process's umask takes its part away.
         .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder.unwrap_or(Path::new(".")))?;
-    new.write_all(bytes)?;
-    new.persist(path).map_err(|error| error.error)?;
-    Ok(())
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
 }
 
 /// One list of packages, a line each, sorted. `order`: the sources' numbers in the text.

@@ -7,6 +7,7 @@ use recipe::{Arch, Kernel};
 use sandbox::{Input, Sandbox};
 use tree::{Entry, Meta, Node, Timestamp, Tree, TreePath};
 
+use crate::beside;
 use crate::error::Error;
 use crate::programs::{Programs, StandIn};
 use crate::root::{Attributes, Root};
@@ -55,25 +56,20 @@ fn efi_firmware(arch: Arch) -> Firmware {
 /// are configured.
 pub(crate) fn stand_ins_while_configuring(root_uuid: [u8; 16]) -> Vec<StandIn> {
     let nothing = || "#!/bin/sh\nexit 0\n".to_owned();
-    vec![
-        StandIn { path: "/usr/bin/py3compile", script: defer("py3compile"), always: false },
-        StandIn { path: "/usr/sbin/policy-rc.d", script: "#!/bin/sh\nexit 101\n".into(), always: true },
-        StandIn { path: "/usr/sbin/grub-install", script: nothing(), always: false },
-        StandIn { path: "/usr/sbin/grub-probe", script: grub_probe(root_uuid), always: false },
-        StandIn { path: "/usr/sbin/update-grub", script: nothing(), always: false },
-        StandIn { path: "/usr/sbin/update-initramfs", script: nothing(), always: false },
-    ]
-}
-
-/// Where calls that were put off are noted, as a shell script.
-const DEFERRED: &str = "/var/lib/dpkg/bakehouse-deferred";
-
-/// Notes a call instead of doing it: nothing that comes with a package needs its compiled python files to be there
-/// before the last package is configured, and later they can be made beside the initrd.
-fn defer(program: &str) -> String {
-    format!(
-        "#!/bin/sh\nline={program}\nfor word; do line=\"$line '$word'\"; done\nprintf '%s\\n' \"$line\" >> {DEFERRED}\n"
-    )
+    let instead = |path: &'static str, script| StandIn { path: path.into(), script, beside: Some(path) };
+    let mut stand_ins = vec![
+        StandIn {
+            path: "/usr/sbin/policy-rc.d".into(),
+            script: "#!/bin/sh\nexit 101\n".into(),
+            beside: None,
+        },
+        instead("/usr/sbin/grub-install", nothing()),
+        instead("/usr/sbin/grub-probe", grub_probe(root_uuid)),
+        instead("/usr/sbin/update-grub", nothing()),
+        instead("/usr/sbin/update-initramfs", nothing()),
+    ];
+    stand_ins.extend(beside::stand_ins());
+    stand_ins
 }
 
 /// Answers what grub-probe will answer in the finished machine. It gives no hints: they would name one type of disk.
@@ -103,32 +99,17 @@ pub(crate) fn kernels(root: &Root) -> Result<Vec<String>, Error> {
     Ok(kernels)
 }
 
-/// Compiles what python packages left to be compiled.
-pub(crate) fn compile_python(root: &Root, programs: &mut Programs<'_>) -> Result<(), Error> {
-    if root.exists(DEFERRED.as_bytes())? {
-        let sandbox = programs.sandbox();
-        programs.run_timed("compiled python files", &sandbox, &["sh", "-e", DEFERRED], Input::Null)?;
-        root.forget();
-        root.remove(DEFERRED.as_bytes())?;
-    }
-    Ok(())
-}
-
-/// Makes the initrd of every kernel, and beside it what python packages left to be compiled. `time`: no file in an
-/// initrd is newer.
+/// Makes the initrd of every kernel. `time`: no file in an initrd is newer.
 pub(crate) fn initrds(root: &Root, programs: &mut Programs<'_>, time: i64) -> Result<(), Error> {
-    const SCRIPT: &str = "python=\n\
-        if [ -e \"$DEFERRED\" ]; then sh -e \"$DEFERRED\" & python=$!; fi\n\
-        for kernel; do SOURCE_DATE_EPOCH=$INITRD_TIME update-initramfs -c -k \"$kernel\" || exit; done\n\
-        [ -z \"$python\" ] || wait \"$python\"\n";
-    let mut argv = vec!["sh".to_owned(), "-c".into(), SCRIPT.into(), "sh".into()];
-    if root.exists(b"usr/sbin/update-initramfs")? {
-        argv.extend(kernels(root)?);
+    const SCRIPT: &str = "for kernel; do update-initramfs -c -k \"$kernel\" || exit; done\n";
+    if !root.exists(b"usr/sbin/update-initramfs")? {
+        return Ok(());
     }
-    let sandbox = programs.sandbox().env("DEFERRED", DEFERRED).env("INITRD_TIME", time.to_string());
-    programs.run_timed("initrd and compiled python files", &sandbox, &argv, Input::Null)?;
+    let mut argv = vec!["sh".to_owned(), "-c".into(), SCRIPT.into(), "sh".into()];
+    argv.extend(kernels(root)?);
+    let sandbox = programs.sandbox().env("SOURCE_DATE_EPOCH", time.to_string());
+    programs.run_timed("initrd", &sandbox, &argv, Input::Null)?;
     root.forget();
-    root.remove(DEFERRED.as_bytes())?;
     Ok(())
 }
 
@@ -316,21 +297,6 @@ mod tests {
         assert_eq!(ask(&["--device", "/dev/x", "--target=fs_uuid"]), (true, uuid.into()));
         assert_eq!(ask(&["--device", "/dev/x", "--target=hints_string"]), (true, String::new()));
         assert!(!ask(&["--target=drive", "/"]).0);
-    }
-
-    #[test]
-    fn a_call_that_is_put_off_is_noted_as_it_was_made() {
-        let folder = tempfile::tempdir().unwrap();
-        let (script, notes) = (folder.path().join("tool"), folder.path().join("notes"));
-        std::fs::write(&script, defer("tool").replace(DEFERRED, notes.to_str().unwrap())).unwrap();
-        for arguments in [["-p", "python3-yaml"], ["-V", "3.13- x"]] {
-            let status = std::process::Command::new("/bin/sh").arg(&script).args(arguments).status().unwrap();
-            assert!(status.success());
-        }
-        assert_eq!(
-            std::fs::read_to_string(&notes).unwrap(),
-            "tool '-p' 'python3-yaml'\ntool '-V' '3.13- x'\n"
-        );
     }
 
     #[test]

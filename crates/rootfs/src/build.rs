@@ -8,9 +8,8 @@ use sandbox::Sandbox;
 use tree::Tree;
 
 use crate::additions::{Additions, STEP, with_script};
-use crate::boot::{
-    BiosImages, compile_python, efi_partition, grub, initrds, kernels, stand_ins_while_configuring,
-};
+use crate::beside::Beside;
+use crate::boot::{BiosImages, efi_partition, grub, initrds, kernels, stand_ins_while_configuring};
 use crate::clean::clean;
 use crate::error::{Error, OnFile};
 use crate::install::{Installed, build_time, install, read_packages};
@@ -127,26 +126,31 @@ pub fn build(request: &Request<'_>) -> Result<Built, Error> {
     let made = times.newest;
     stages
         .stage("run steps", || recipe.run.iter().try_for_each(|step| additions.step(step, &mut programs)))?;
+    let Installed { packages, ledger, lanes, .. } = installed;
     let bios = stages.stage("make the boot files", || {
+        let (needed, beside): (Vec<_>, Vec<_>) = lanes.into_iter().partition(Beside::is_for_initrds);
+        wait_for(needed, root, &mut programs)?;
         initrds(root, &mut programs, times.kernel)?;
-        grub(root, recipe.arch, boot.root_uuid, made, &mut programs)
+        let bios = grub(root, recipe.arch, boot.root_uuid, made, &mut programs)?;
+        wait_for(beside, root, &mut programs)?;
+        Ok(bios)
     })?;
-    stages.stage("clean", || clean(root, &installed.ledger, &additions.laid, made))?;
+    stages.stage("clean", || clean(root, &ledger, &additions.laid, made))?;
     let mut own_times = BTreeMap::new();
     for kernel in kernels(root)? {
         own_times.insert(format!("boot/initrd.img-{kernel}").into_bytes(), times.kernel);
     }
-    let mut packages = BTreeMap::new();
-    for package in &installed.packages {
+    let mut built_at = BTreeMap::new();
+    for package in &packages {
         let built = build_time(&package.path)?.min(request.time);
-        packages.insert(package.name.as_bytes().to_vec(), (package.name.clone(), built));
+        built_at.insert(package.name.as_bytes().to_vec(), (package.name.clone(), built));
     }
     let known = Known {
-        ledger: &installed.ledger,
+        ledger: &ledger,
         recipe: &additions.laid,
         time: made,
         times: &own_times,
-        packages: &packages,
+        packages: &built_at,
     };
     let tree = stages.stage("read the result", || scan_with(folder, Some(&known)))?;
     let esp = efi_partition(&tree, recipe.arch, boot.root_uuid, made)?;
@@ -176,7 +180,8 @@ pub fn stand(request: &Request<'_>, steps: bool) -> Result<Standing, Error> {
     let (begun, mut programs) = begin(request)?;
     let (mut ran, mut script) = (Vec::new(), None);
     let failed = match prepare(request, &begun, &mut programs, &mut stages) {
-        Ok(Ready { additions, .. }) => stages.stage("run steps", || {
+        Ok(Ready { installed, additions }) => stages.stage("run steps", || {
+            wait_for(installed.lanes, &begun.root, &mut programs)?;
             for step in request.recipe.run.iter().filter(|_| steps) {
                 script = Some(step);
                 additions.step(step, &mut programs)?;
@@ -204,15 +209,16 @@ pub fn stand(request: &Request<'_>, steps: bool) -> Result<Standing, Error> {
 struct Begun {
     root: Root,
     folder: PathBuf,
-    stage_folder: PathBuf,
+    /// For packages that are read ahead, and for what is done beside scripts.
+    folders: [PathBuf; 2],
     times: Times,
 }
 
 fn begin<'a>(request: &Request<'a>) -> Result<(Begun, Programs<'a>), Error> {
     let Request { recipe, time, work, progress, .. } = *request;
     let work = work.canonicalize().on("cannot open", work)?;
-    let (folder, stage_folder) = (work.join("root"), work.join("stage"));
-    for folder in [&folder, &stage_folder] {
+    let (folder, folders) = (work.join("root"), ["stage", "beside"].map(|name| work.join(name)));
+    for folder in [&folder, &folders[0], &folders[1]] {
         std::fs::create_dir(folder).on("cannot make the folder", folder)?;
         without_inherited_acl(folder)?;
     }
@@ -227,7 +233,11 @@ fn begin<'a>(request: &Request<'a>) -> Result<(Begun, Programs<'a>), Error> {
         };
         programs.dispatch = Some(Dispatch::new(machine, work.join("dispatch"), foreign)?);
     }
-    Ok((Begun { root, folder, stage_folder, times }, programs))
+    Ok((Begun { root, folder, folders, times }, programs))
+}
+
+fn wait_for(lanes: Vec<Beside>, root: &Root, programs: &mut Programs<'_>) -> Result<(), Error> {
+    lanes.into_iter().try_for_each(|lane| lane.finish(root, programs))
 }
 
 /// A root file system as the recipe's own steps find it.
@@ -243,13 +253,13 @@ fn prepare<'r>(
     stages: &mut Stages<'_>,
 ) -> Result<Ready<'r>, Error> {
     let Request { recipe, time, ref boot, .. } = *request;
-    let Begun { root, stage_folder, times, .. } = begun;
+    let Begun { root, folders: [stage_folder, beside], times, .. } = begun;
     let made = times.newest;
     let native = recipe.arch.debian();
     let stand_ins = stand_ins_while_configuring(boot.root_uuid);
     let packages = stages.stage("read control archives", || read_packages(request.packages))?;
-    let installed = stages.stage("install packages", || {
-        install(packages, native, root, stage_folder, time, programs, &stand_ins)
+    let mut installed = stages.stage("install packages", || {
+        install(packages, native, root, [stage_folder, beside], time, programs, &stand_ins)
     })?;
     let mut additions = Additions::new(root, made);
     stages.stage("add what the recipe says", || {
@@ -269,7 +279,8 @@ fn prepare<'r>(
     })?;
     if !recipe.run.is_empty() {
         // A step may take packages away, or read what they compile.
-        stages.stage("compile python files", || compile_python(root, programs))?;
+        let lanes = std::mem::take(&mut installed.lanes);
+        stages.stage("wait for what is done beside", || wait_for(lanes, root, programs))?;
     }
     Ok(Ready { installed, additions })
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sandbox::{Input, Sandbox};
 
 use crate::accounts::Accounts;
+use crate::beside::{self, Beside, LANES};
 use crate::clean::hold_host_keys_places;
 use crate::dpkg::{self, Diversions, Interests, StatOverrides};
 use crate::error::{Error, OnFile};
@@ -24,6 +26,8 @@ pub(crate) struct Installed {
     pub(crate) ledger: Ledger,
     /// Indexes of the essential packages and all they need.
     pub(crate) essential: BTreeSet<usize>,
+    /// What scripts asked for and is still being done.
+    pub(crate) lanes: Vec<Beside>,
 }
 
 /// When a package was built: the time in its .deb file's first header, which dpkg-deb takes from the changelog.
@@ -42,12 +46,13 @@ pub(crate) fn read_packages(files: &[PackageFile]) -> Result<Vec<Package>, Error
     files.into_par_iter().map(Package::read).collect()
 }
 
-/// Installs all packages into an empty root.
+/// Installs all packages into an empty root. The folders, both empty, are for packages that are read ahead and for what is done
+/// beside scripts.
 pub(crate) fn install(
     packages: Vec<Package>,
     architecture: &str,
     root: &Root,
-    stage_folder: &Path,
+    [stage_folder, beside]: [&Path; 2],
     time: i64,
     programs: &mut Programs<'_>,
     stand_ins: &[StandIn],
@@ -64,6 +69,8 @@ pub(crate) fn install(
         ledger: Ledger::default(),
         interests: Interests::default(),
         stand_ins,
+        beside,
+        lanes: Vec::new(),
         waited: 0.0,
         laying: 0.0,
     };
@@ -76,9 +83,9 @@ pub(crate) fn install(
     })?;
     programs.scripts.push(Took { name: "waiting for packages to be read".into(), seconds: install.waited });
     programs.scripts.push(Took { name: "laying packages down".into(), seconds: install.laying });
-    let ledger = install.ledger;
+    let (ledger, lanes) = (install.ledger, install.lanes);
     let essential = essential(&packages);
-    Ok(Installed { packages, ledger, essential })
+    Ok(Installed { packages, ledger, essential, lanes })
 }
 
 /// base-files first: its folders have the modes that a system's top folders must have.
@@ -112,6 +119,9 @@ struct Install<'a> {
     ledger: Ledger,
     interests: Interests,
     stand_ins: &'a [StandIn],
+    /// An empty folder for what is done beside, and what does it.
+    beside: &'a Path,
+    lanes: Vec<Beside>,
     /// Seconds spent waiting for packages to be read, and laying them down.
     waited: f64,
     laying: f64,
@@ -231,15 +241,38 @@ impl Install<'_> {
     fn sandbox(&self, programs: &Programs<'_>) -> Result<Sandbox, Error> {
         let mut sandbox = programs.sandbox();
         for stand_in in self.stand_ins {
-            if stand_in.always || self.root.exists(stand_in.path.as_bytes())? {
-                sandbox = sandbox.hide_with(stand_in.path, stand_in.script.as_bytes(), 0o755);
+            let folder = stand_in.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let is_there = match stand_in.beside {
+                Some(program) => {
+                    self.root.exists(program.as_bytes())? && self.root.exists(folder.as_bytes())?
+                }
+                None => true,
+            };
+            if is_there {
+                sandbox = sandbox.hide_with(&stand_in.path, stand_in.script.as_bytes(), 0o755);
             }
+        }
+        for stand_in in beside::python_stand_ins(self.root)? {
+            sandbox = sandbox.hide_with(&stand_in.path, stand_in.script.as_bytes(), 0o644);
         }
         Ok(sandbox)
     }
 
+    /// Everything is laid down now.
+    fn start_lanes(&mut self, programs: &mut Programs<'_>) -> Result<(), Error> {
+        let sandbox = programs.ready()?;
+        let what = "what is done beside scripts";
+        let places = sandbox.places().map_err(|source| Error::Sandbox { what: what.into(), source })?;
+        let places = Arc::new(places);
+        for (number, lane) in LANES.into_iter().enumerate() {
+            let work = self.beside.join(number.to_string());
+            self.lanes.push(Beside::start(lane, self.root, work, &sandbox, places.clone())?);
+        }
+        Ok(())
+    }
+
     /// Lets dpkg configure what the wave says; triggers wait for the last wave, so that each runs once.
-    fn configure(&self, wave: &Wave, last: bool, programs: &mut Programs<'_>) -> Result<(), Error> {
+    fn configure(&mut self, wave: &Wave, last: bool, programs: &mut Programs<'_>) -> Result<(), Error> {
         let mut argv: Vec<String> =
             ["dpkg", "--configure", "--force-unsafe-io", "--force-confnew", "--log=/dev/null"]
                 .map(Into::into)
@@ -254,8 +287,19 @@ impl Install<'_> {
             argv.extend(wave.configure.iter().map(|index| self.packages[*index].info_name()));
         }
         hold_host_keys_places(self.root, self.time)?;
-        programs.dpkg("configuring the packages", &self.sandbox(programs)?, &argv)?;
+        if last {
+            self.start_lanes(programs)?;
+        }
+        let sandbox = self.sandbox(programs)?;
+        let (root, lanes) = (self.root, &mut self.lanes);
+        let mut looked = Ok(());
+        programs.dpkg("configuring the packages", &sandbox, &argv, &mut || {
+            for lane in lanes.iter_mut() {
+                let result = lane.look(root);
+                looked = std::mem::replace(&mut looked, Ok(())).and(result);
+            }
+        })?;
         self.root.forget();
-        Ok(())
+        looked
     }
 }

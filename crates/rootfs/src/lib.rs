@@ -13,7 +13,8 @@
 //! 3. **Lay down** (`lay`): staged files are renamed into the root by dpkg's rules (diversions, overrides, Replaces,
 //!    conffiles, shared folders). The kernel resolves every path inside the root, so no archive leads out of it.
 //! 4. **The database** (`dpkg`) is written as dpkg would have left it after unpacking, so that the root's own dpkg
-//!    configures the packages, wave by wave, and runs each trigger once, at the end.
+//!    configures the packages, wave by wave, and runs each trigger once, at the end. What scripts ask for and none waits for
+//!    (compiled Python, lists of modules) is done beside them (`beside`).
 //! 5. **Additions** (`additions`, `system`), in order: motd, web, users, files, what makes it a machine, services,
 //!    then the recipe's `run` steps. What nothing that runs here looks at can be left out ([`divide`]) and laid into the
 //!    finished Tree ([`Late::lay`]), so that the rest is the same whatever it says.
@@ -31,6 +32,7 @@
 
 mod accounts;
 mod additions;
+mod beside;
 mod boot;
 mod build;
 mod clean;

@@ -117,13 +117,13 @@ pub(crate) struct Programs<'a> {
 
 /// What stands in for a program while others run.
 pub(crate) struct StandIn {
-    pub(crate) path: &'static str,
+    pub(crate) path: String,
     pub(crate) script: String,
-    /// Whether it is there even where the program is not.
-    pub(crate) always: bool,
+    /// It is there only where this is, and the folder that it lies in.
+    pub(crate) beside: Option<&'static str>,
 }
 
-const TAIL_LINES: usize = 25;
+pub(crate) const TAIL_LINES: usize = 25;
 
 impl<'a> Programs<'a> {
     /// `time` becomes SOURCE_DATE_EPOCH.
@@ -184,16 +184,21 @@ impl<'a> Programs<'a> {
         let exit = sandbox.run(argv, input, &mut |bytes| lines.push(bytes, &mut take));
         let exit = exit.map_err(|source| Error::Sandbox { what: what.into(), source })?;
         lines.finish(&mut take);
-        for note in &exit.notes {
-            if !self.notes.contains(note) {
-                self.notes.push(note.clone());
-            }
-        }
+        self.note_all(exit.notes.iter().cloned());
         if exit.success() {
             return Ok(());
         }
         let tail = tail.into_iter().collect();
         Err(Error::Program { what: what.into(), status: exit.to_string(), place: None, tail })
+    }
+
+    /// Takes up what the sandbox could not hide.
+    pub(crate) fn note_all(&mut self, notes: impl IntoIterator<Item = String>) {
+        for note in notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
     }
 
     /// How often the programs of a foreign root ran natively or emulated; `None` for a root of the host's own kind.
@@ -215,12 +220,13 @@ impl<'a> Programs<'a> {
         result
     }
 
-    /// Runs dpkg, noting how long each package's scripts took: from its line to the next one.
+    /// Runs dpkg, noting how long each package's scripts took: from its line to the next one. `on_package` is called at each.
     pub(crate) fn dpkg(
         &mut self,
         what: &str,
         sandbox: &Sandbox,
         argv: &[impl AsRef<OsStr>],
+        on_package: &mut dyn FnMut(),
     ) -> Result<(), Error> {
         let mut took: Vec<(String, Instant)> = Vec::new();
         let mut words = DpkgWords::default();
@@ -228,6 +234,7 @@ impl<'a> Programs<'a> {
             words.line(line);
             if let Some((verb, package)) = DpkgWords::begins(line) {
                 took.push((format!("{verb} {package}"), Instant::now()));
+                on_package();
             }
         });
         let result = result.map_err(|error| match error {

@@ -44,13 +44,7 @@ impl Root {
     fn openat(&self, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         let path = relative(path);
         let path = if path.is_empty() { b"." } else { path };
-        rustix::fs::openat2(
-            &self.fd,
-            Path::new(std::ffi::OsStr::from_bytes(path)),
-            flags | OFlags::CLOEXEC,
-            mode,
-            ResolveFlags::IN_ROOT,
-        )
+        sandbox::open_below(&self.fd, path, flags | OFlags::CLOEXEC, mode, ResolveFlags::IN_ROOT)
     }
 
     /// The folder that holds `path`, links followed, and the last name.

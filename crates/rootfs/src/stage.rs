@@ -17,6 +17,9 @@ use crate::error::{Error, OnFile};
 use crate::package::Package;
 use crate::root::{Attributes, set_file};
 
+/// By how much nicer is what runs beside the scripts of packages.
+pub(crate) const BEHIND_SCRIPTS: i32 = 4;
+
 /// A package whose data archive has been read.
 pub(crate) struct Staged {
     /// In the archive's order.
@@ -83,6 +86,8 @@ impl<'a> Stager<'a> {
     }
 
     fn read_all(&self) {
+        // Scripts, which run one after the other, are what a bake waits for.
+        let _ = rustix::process::nice(BEHIND_SCRIPTS);
         while !self.stop.load(Ordering::Relaxed) {
             let Some(index) = self.order.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
             let staged = stage(&self.packages[*index], self.folder.join(index.to_string()), self.newest);

@@ -185,14 +185,7 @@ fn open_name(path: &str) -> Result<OwnedFd, Errno> {
 }
 
 fn open_below(folder: &OwnedFd, path: &[u8], flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
-    for _ in 0..16 {
-        match rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve) {
-            // Something was renamed or mounted meanwhile.
-            Err(Errno::AGAIN) => {}
-            result => return result,
-        }
-    }
-    Err(Errno::AGAIN)
+    crate::open_below(folder, path, flags, Mode::empty(), resolve)
 }
 
 pub(crate) fn stat(folder: impl std::os::fd::AsFd, path: &[u8], flags: AtFlags) -> Result<Statx, Errno> {

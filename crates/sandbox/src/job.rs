@@ -23,6 +23,7 @@ pub enum Ended {
 /// process and is killed too. All of it is gone when the function returns, so that what it left half-done can be taken
 /// away; until [`die_of`] further such signals wait. When this process itself is killed, so is the job. A file larger than the user's limit is an error of the job's
 /// write, not its end (SIGXFSZ).
+/// After [`crate::enter`] the job has mounts of its own, for [`crate::InMemory`].
 ///
 /// The process must have one thread, as for [`crate::enter`], which comes first.
 pub fn supervise(job: impl FnOnce() -> u8) -> io::Result<Ended> {
@@ -44,6 +45,7 @@ pub fn supervise(job: impl FnOnce() -> u8) -> io::Result<Ended> {
             sys::exit(1);
         }
         sys::ignore_file_size_signal();
+        crate::memory::take_own_mounts();
         let code = job();
         std::process::exit(i32::from(code));
     };

@@ -52,6 +52,10 @@
 //! made before a run and taken away after it, and their folders get their times back. Only a baker that is killed
 //! leaves them: empty folders and files.
 //!
+//! # Files in memory
+//! A job that [`supervise`] runs has mounts of its own, so that [`InMemory`] can let a folder's files lie in memory: a root in the
+//! making is written and thrown away at once, and disks differ in how long that takes. The sandboxes of the job see them, nobody else does.
+//!
 //! # What cannot be hidden
 //! `/proc/self/mountinfo` and `/proc/self/mounts` name the folder and the file system of the root on the host, and
 //! `/proc/self/uid_map` the subordinate ids (`/proc/mounts` is fixed text). The number of CPUs, the instructions that
@@ -73,6 +77,8 @@ mod filter;
 mod identity;
 mod inside;
 mod job;
+mod lookup;
+mod memory;
 mod mount_points;
 mod owners;
 mod proc;
@@ -84,4 +90,6 @@ mod table;
 pub use attach::TerminalModes;
 pub use identity::{EnterError, Identity, Lack, enter};
 pub use job::{Ended, die_of, supervise};
-pub use sandbox::{DEFAULT_KERNEL_RELEASE, Exit, Foreign, Input, Sandbox, SandboxError};
+pub use lookup::open_below;
+pub use memory::InMemory;
+pub use sandbox::{DEFAULT_KERNEL_RELEASE, Exit, Foreign, Input, Places, Sandbox, SandboxError};

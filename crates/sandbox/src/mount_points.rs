@@ -44,9 +44,8 @@ impl MountPoints {
     fn open(&self, path: &Path) -> io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::io::retry_on_intr(|| {
-            rustix::fs::openat2(&self.root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-        })
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        crate::open_below(&self.root, path.as_os_str().as_bytes(), flags, Mode::empty(), resolve)
     }
 
     /// Whether there is something at a path.

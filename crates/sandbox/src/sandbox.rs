@@ -370,7 +370,7 @@ impl Sandbox {
     /// Runs a program and waits for its end; everything that it has left running is killed then. A program without a
     /// slash in its name is looked up in the sandbox's PATH. Its standard output and error come to `output`
     /// together, in the order in which they were written. Any number of threads may run sandboxes at once, each in
-    /// a root of its own.
+    /// a root of its own; several in one root where [`Sandbox::places`] holds their mount points.
     pub fn run(
         &self,
         argv: &[impl AsRef<OsStr>],
@@ -383,6 +383,13 @@ impl Sandbox {
         self.own(&inner_output)?;
         let ends = [input.as_fd(), inner_output.as_fd(), inner_output.as_fd()];
         self.execute(argv, ends, false, |process| listen(process, &output_end, output))
+    }
+
+    /// Makes the mount points that are missing in the root and holds them until the value is dropped. Without it a sandbox that
+    /// ends takes away what it made, and with it what another one has mounted there.
+    pub fn places(&self) -> Result<Places, SandboxError> {
+        let (_, _, points) = self.steps()?;
+        Ok(Places { _points: points })
     }
 
     /// Gives one end of a pipe or a terminal to the program's user, so that the program can open /dev/stdout.
@@ -733,6 +740,11 @@ impl Sandbox {
         builder.steps.push(Step::Unmount(c"/tmp".into()));
         Ok(laid)
     }
+}
+
+/// Mount points in a root, held for sandboxes that run there at once. Drop it when they have ended.
+pub struct Places {
+    _points: MountPoints,
 }
 
 /// Slots of what lies over other files.

@@ -239,6 +239,7 @@ impl Error {
             | Self::IdTaken { .. }
             | Self::Incomplete { .. } => true,
             Self::Image(formats::Error::Io { source, .. }) => source.kind() == io::ErrorKind::NotFound,
+            Self::Image(error) => error.is_mistake(),
             _ => false,
         }
     }

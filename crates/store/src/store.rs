@@ -148,7 +148,12 @@ impl Store {
                 Err(error) => return Err(error.into()),
             }
         }
-        Self::open_with(backend, options)
+        let store = Self::open_with(backend, options)?;
+        if store.state().root.sequence == 0 {
+            // Somebody may just be making it: it can be seen, and would not outlive a power cut. Afterwards it would.
+            store.backend.create(FORMAT, format_text().as_bytes())?;
+        }
+        Ok(store)
     }
 
     /// Makes the objects of an empty store in a place that is prepared.
@@ -345,7 +350,12 @@ pub(crate) fn format_text() -> String {
 
 /// Whether there is a store of a version that we know.
 pub(crate) fn is_store(backend: &dyn Backend) -> Result<bool, Error> {
-    let Some((bytes, _)) = backend.read_swapped(FORMAT)? else { return Ok(false) };
+    let read = backend.read_swapped(FORMAT).map_err(|error| match error.kind() {
+        // Where its folder should be there is a file.
+        std::io::ErrorKind::NotADirectory => Error::NotAStore { place: backend.place() },
+        _ => error.into(),
+    })?;
+    let Some((bytes, _)) = read else { return Ok(false) };
     let text = String::from_utf8_lossy(&bytes);
     let version = text.strip_prefix("bakehouse store ").and_then(|rest| rest.strip_suffix('\n'));
     let known = version.and_then(|version| version.parse::<u32>().ok());
@@ -365,24 +375,9 @@ pub(crate) fn find<'a>(records: &'a [Record], wanted: &str) -> Option<&'a Record
 /// The name or id nearest to what was asked for, if any is near.
 fn nearest(records: &[Record], wanted: &str) -> Option<String> {
     let texts = records.iter().flat_map(|record| [record.name.clone(), record.id.to_string()]);
-    let near = texts.map(|text| (distance(&text, wanted), text));
+    let near = texts.map(|text| (strsim::osa_distance(&text, wanted), text));
     let (distance, text) = near.min_by(|a, b| a.cmp(b))?;
     (distance <= 2.max(wanted.chars().count() / 3)).then_some(text)
-}
-
-/// How many letters must be changed, put in or taken out to make one text of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, other) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(letter != *other);
-            let best = changed.min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], best);
-        }
-    }
-    row[b.len()]
 }
 
 impl State {

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::shapes::assert_documented;
-use crate::{json, run, text};
+use crate::{bakehouse, json, run, text};
 
 const SIZE: u64 = 64 << 20;
 
@@ -129,6 +129,43 @@ fn damage_is_named_and_a_new_put_heals_it() {
     told(folder, "put", &["one.raw", "--name", "healed"]);
     told(folder, "get", &["one", "again.raw"]);
     assert!(fs::read(folder.join("again.raw")).unwrap() == fs::read(folder.join("one.raw")).unwrap());
+}
+
+#[test]
+fn what_another_word_would_mend_is_the_users_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("file"), "x").unwrap();
+    image(&folder.join("one.raw"), &[1]);
+    told(folder, "put", &["one.raw", "--name", "one"]);
+    let cases: [(&[&str], &str); 8] = [
+        (&["store", "ls", "--store", "file"], "file: this is not a store"),
+        (&["store", "put", "one.raw", "--store", "file"], "file: this is not a store"),
+        (&["store", "ls", "--store", "s3://bucket"], "s3://bucket: a store is a folder"),
+        (&["store", "get", "one", "no/such/one.raw", "--store", "the store"], "no/such: no such folder"),
+        (&["store", "get", "one", ".", "--store", "the store"], "this is a folder"),
+        (&["store", "get", "ome", "x", "--store", "the store"], "did you mean \"one\"?"),
+        (&["man", "file"], "file: is there and no folder"),
+        (&["bake", "x.yaml", "--set", "=x"], "no name before its `=`"),
+    ];
+    for (arguments, part) in cases {
+        let output = run(folder, arguments);
+        let said = text(&output.stderr);
+        assert!(
+            output.status.code() == Some(2) && said.contains(part),
+            "{arguments:?}: {}\n{said}",
+            output.status
+        );
+    }
+    for (missing, part) in [("store ls", "HOME is not set"), ("tools", "neither BAKEHOUSE_CACHE nor HOME")] {
+        let mut command = bakehouse(folder, &missing.split(' ').collect::<Vec<_>>());
+        for name in ["HOME", "BAKEHOUSE_CACHE", "BAKEHOUSE_STORE", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
+            command.env_remove(name);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+    }
 }
 
 /// Every file below a folder.

@@ -90,6 +90,7 @@ pub(crate) fn ingredients(work: &Path, arch: Arch, native_dispatch: bool) -> Ing
         check: None,
         store: None,
         cache: cache_folder(),
+        memory: 0,
         mirror: std::env::var("BAKEHOUSE_DEBIAN_MIRROR").ok().filter(|value| !value.trim().is_empty()),
         now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed(),
     };

@@ -11,9 +11,10 @@ use crate::bakes::{FOREIGN, ingredients, work_folder};
 
 type Test = (&'static str, fn(&Target));
 
-pub(crate) const TESTS: [Test; 11] = [
+pub(crate) const TESTS: [Test; 12] = [
     ("a_program_runs_either_way", a_program_runs_either_way),
     ("everybody_answers_for_the_target", everybody_answers_for_the_target),
+    ("versions_are_compared_natively", versions_are_compared_natively),
     ("links_and_descriptors_lead_to_the_program", links_and_descriptors_lead_to_the_program),
     ("a_program_keeps_the_name_that_it_is_called_by", a_program_keeps_the_name_that_it_is_called_by),
     ("scripts_run_by_their_interpreters", scripts_run_by_their_interpreters),
@@ -158,6 +159,20 @@ fn everybody_answers_for_the_target(target: &Target) {
     }
     let (output, _) = target.shell("perl -MConfig -e 'print $Config{archname}'");
     assert!(output.starts_with(MACHINE.triplet()), "{output}");
+}
+
+fn versions_are_compared_natively(target: &Target) {
+    let (output, counts) = target.shell(
+        "dpkg --compare-versions 1.2~rc1 lt 1.2 && echo older; dpkg --compare-versions 2:1 lt 1:2 || echo newer
+         dpkg --validate-version -- 1:2-3 && echo valid
+         mkdir /tmp/db
+         dpkg-divert --admindir /tmp/db --package tool --divert /tmp/other --no-rename /tmp/one
+         dpkg-divert --admindir /tmp/db --truename /tmp/one",
+    );
+    assert!(output.starts_with("older\nnewer\nvalid\n") && output.ends_with("\n/tmp/other\n"), "{output}");
+    assert_eq!(counts.native.get("/usr/bin/dpkg"), Some(&3), "{counts:?}");
+    assert_eq!(counts.native.get("/usr/bin/dpkg-divert"), Some(&2), "{counts:?}");
+    assert_eq!(counts.totals().1, 0, "{counts:?}");
 }
 
 fn links_and_descriptors_lead_to_the_program(target: &Target) {

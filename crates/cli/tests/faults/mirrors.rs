@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_clock_that_is_years_off", a_clock_that_is_years_off),
     ("a_mirror_that_goes_back_in_time", a_mirror_that_goes_back_in_time),
     ("a_package_list_that_was_changed_or_cut_off", a_package_list_that_was_changed_or_cut_off),
+    ("a_lock_that_was_changed_by_hand", a_lock_that_was_changed_by_hand),
     ("a_package_that_was_changed_or_cut_off", a_package_that_was_changed_or_cut_off),
     ("a_package_outside_of_the_pool", a_package_outside_of_the_pool),
     ("a_download_that_breaks_off_is_resumed", a_download_that_breaks_off_is_resumed),
@@ -125,6 +126,25 @@ fn a_package_list_that_was_changed_or_cut_off() {
     *tiny.server.behaviour() = Behaviour { truncated: each(tiny.lists(), &100), ..Behaviour::default() };
     tiny.fails(&["main/binary-", "100 of ", "bytes came", "BAKEHOUSE_DEBIAN_MIRROR"]);
     assert!(!tiny.lock().exists());
+}
+
+fn a_lock_that_was_changed_by_hand() {
+    let tiny = Tiny::new(Behaviour::default());
+    tiny.bake(&[]).has_packages();
+    let lock = fs::read_to_string(tiny.lock()).unwrap();
+    let line = lock.lines().position(|line| line.contains("hello_1_all.deb")).unwrap() + 1;
+    let place = format!("tiny.lock:{line}. If that was changed by hand");
+    let digest = lock.lines().nth(line - 1).unwrap().split('"').find(|word| word.len() == 64).unwrap();
+    fs::write(tiny.lock(), lock.replace(digest, &"0".repeat(64))).unwrap();
+    tiny.bake(&[]).tells(1, &["hello 1: ", "expected ", &place, "--update"]);
+    fs::write(
+        tiny.lock(),
+        lock.replace("hello_1_all.deb", "hello_3_all.deb").replace(digest, &"1".repeat(64)),
+    )
+    .unwrap();
+    tiny.bake(&[]).tells(1, &["no mirror has any more", &place]);
+    fs::write(tiny.lock(), lock).unwrap();
+    tiny.bake(&[]).has_packages();
 }
 
 fn a_package_that_was_changed_or_cut_off() {

@@ -64,6 +64,7 @@ pub(crate) fn ingredients(recipe: &Path) -> Ingredients {
         check: None,
         store: None,
         cache: cache_folder(),
+        memory: 0,
         mirror: mirror(),
         now: now(),
     };

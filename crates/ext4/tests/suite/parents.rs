@@ -15,7 +15,7 @@ use crate::layout::{add_package, blocks, changes, system};
 const SIZE: u64 = 2 * GIB;
 
 /// Where things lie in a volume, as a reader that shares nothing with the writer finds them.
-fn places(map: &BlockMap) -> ParentPlaces {
+pub(crate) fn places(map: &BlockMap) -> ParentPlaces {
     let mut places = ParentPlaces::default();
     let partitions = inspect::partitions(map).unwrap();
     let PartitionContent::Files(files) = &partitions[0].content else { panic!("no files") };
@@ -39,7 +39,7 @@ fn places(map: &BlockMap) -> ParentPlaces {
     places
 }
 
-fn against(parent: &ParentPlaces, tree: &Tree, options: &Options) -> BlockMap {
+pub(crate) fn against(parent: &ParentPlaces, tree: &Tree, options: &Options) -> BlockMap {
     ext4::write(tree, options, &ParentPlacement { parent }).unwrap()
 }
 
@@ -57,7 +57,7 @@ fn file_blocks(map: &BlockMap) -> BTreeMap<u64, Digest> {
 }
 
 /// Every block of files that both volumes have is at the same index in both.
-fn assert_kept(old: &BlockMap, new: &BlockMap) {
+pub(crate) fn assert_kept(old: &BlockMap, new: &BlockMap) {
     let (old, new) = (file_blocks(old), file_blocks(new));
     let known: BTreeSet<&Digest> = old.values().collect();
     let moved: Vec<u64> = new

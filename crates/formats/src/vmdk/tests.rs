@@ -184,6 +184,7 @@ fn numbers_say_what_was_done_and_holes_are_not_read() {
         }
     );
     assert_eq!(progress.into_inner(), pages);
+    assert_eq!(crate::bytes_to_write(&sample()), pages);
     // Zeros that a file has, and a page's rest, take no room.
     assert!(stats.file_size < 3 * MIB, "{}", stats.file_size);
 }

@@ -139,7 +139,7 @@ fn one_program() {
 
 #[test]
 fn programs_at_once() {
-    let seeds = if thorough() { 400 } else { 6 };
+    let seeds = if thorough() { 60 } else { 6 };
     let effort = if thorough() {
         Effort { chances: 2, go_on: 20, moments: 2 }
     } else {
@@ -156,7 +156,7 @@ fn programs_at_once() {
 
 #[test]
 fn threads_of_one_program() {
-    let rounds = if thorough() { 50 } else { 2 };
+    let rounds = if thorough() { 10 } else { 2 };
     let mut all = Counted::default();
     for seed in 0..rounds {
         all.add(sweep(&THREADS, seed, Flaw::None, Effort::usual()).unwrap());

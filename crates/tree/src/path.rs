@@ -28,7 +28,7 @@ impl TreePath {
     /// Reads a path as archives and people write it: leading `/` or `./`, doubled or trailing slashes and `.`
     /// components mean nothing.
     pub fn new(bytes: &[u8]) -> Result<Self, PathError> {
-        let text = || String::from_utf8_lossy(bytes).into_owned();
+        let text = || shown(bytes);
         if bytes.contains(&0) {
             return Err(PathError::Nul(text()));
         }
@@ -105,8 +105,14 @@ impl PartialOrd for TreePath {
 
 impl fmt::Display for TreePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        f.write_str(&shown(&self.0))
     }
+}
+
+/// A path for people: what is no text, and what a terminal would obey, is shown as U+FFFD.
+fn shown(path: &[u8]) -> String {
+    let obeyed = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    String::from_utf8_lossy(path).replace(obeyed, "\u{fffd}")
 }
 
 impl fmt::Debug for TreePath {
@@ -127,6 +133,14 @@ mod tests {
         assert!(matches!(clean("a/../b"), Err(PathError::ParentComponent(_))));
         assert!(matches!(clean("a\0b"), Err(PathError::Nul(_))));
         assert!(matches!(clean(&"n".repeat(256)), Err(PathError::NameTooLong(_))));
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_in_a_path() {
+        let path = TreePath::new("a\u{1b}[2Jb\u{202e}\u{9b}\n".as_bytes()).unwrap();
+        assert_eq!(path.to_string(), "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}");
+        let error = TreePath::new(b"../\x1b[2J").unwrap_err();
+        assert_eq!(error.to_string(), "the path `../\u{fffd}[2J` has a `..` in it");
     }
 
     #[test]

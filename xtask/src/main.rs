@@ -213,12 +213,14 @@ fn host_target() -> Result<String> {
 fn ci() -> Result<()> {
     hear_interrupts()?;
     let started = Instant::now();
+    let done = |what: &str| println!("xtask: {what}: done after {} s", started.elapsed().as_secs());
     cargo(&["fmt", "--all", "--check"], &[], &[])?;
     cargo(
         &["clippy", "--release", "--workspace", "--all-targets"],
         &["--".into(), "-Dwarnings".into()],
         &[],
     )?;
+    done("formatting and lints");
     // What licences cargo-deny finds is looked at beside the longest build, which now and then has work for one core only.
     let (built, denied) = std::thread::scope(|scope| {
         let denied = scope.spawn(|| dependencies::deny(root(), &target_folder()));
@@ -227,11 +229,12 @@ fn ci() -> Result<()> {
     });
     built.and(denied)?;
     stale()?;
-    println!("xtask: generated files are up to date");
     dependencies::have_reasons(root())?;
+    done("builds, dependencies, generated files");
     if fuzz_our_crates(&["--minutes".into(), "1".into()])? != ExitCode::SUCCESS {
         bail!("a fuzz target fails (see above)");
     }
+    done("a minute of fuzzing");
     test(&[])?;
     println!("xtask: ci passed in {} s", started.elapsed().as_secs());
     Ok(())

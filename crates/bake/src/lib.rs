@@ -151,7 +151,13 @@ struct Begun {
 
 fn begin(request: &Request, stages: &Stages<'_>) -> Result<Begun, Error> {
     let (source, recipe) = read(request, stages)?;
-    lock(&source, recipe, request, stages)
+    let wish = wish(&recipe, request, stages)?;
+    lock(&source, recipe, &wish, request, stages)
+}
+
+/// Which image this one is laid out against.
+fn wish(recipe: &Recipe, request: &Request, stages: &Stages<'_>) -> Result<Wish, Error> {
+    Wish::of(&request.parent, recipe.arch, request.store.as_deref(), stages)
 }
 
 /// The recipe, for all architectures and for the one that is baked.
@@ -174,15 +180,15 @@ fn read(request: &Request, stages: &Stages<'_>) -> Result<(recipe::Source, Recip
 fn lock(
     source: &recipe::Source,
     recipe: Recipe,
+    wish: &Wish,
     request: &Request,
     stages: &Stages<'_>,
 ) -> Result<Begun, Error> {
     let report = stages.report();
     let lock_path = request.lock.clone().unwrap_or_else(|| source.lock_path());
-    let wish = Wish::of(&request.parent, recipe.arch, request.store.as_deref(), stages)?;
     let resolved = stages.run("lock", |outcome| {
         let context = context(request, report);
-        let resolved = packages::resolve(source, &lock_path, request.lock_mode, &wish, &context)?;
+        let resolved = packages::resolve(source, &lock_path, request.lock_mode, wish, &context)?;
         outcome.cached = resolved.unchanged;
         if request.explain && resolved.unchanged {
             let (path, time) = (lock_path.display(), recipe::format_time(resolved.lock.time));
@@ -256,11 +262,13 @@ pub fn architectures(recipe: &Path, set: &[(String, String)]) -> Result<Vec<Arch
 /// is an error, and then the folder of outputs is as it was before.
 pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let (source, recipe) = read(request, stages)?;
+    // Before the outputs' folder is held: it may be the parent.
+    let wish = wish(&recipe, request, stages)?;
     let mut work = WorkFolder::new(&request.cache, "bake")?;
     // Before the long work: a bad place for them is told at once.
     let out = request.out.clone().unwrap_or_else(|| default_out(&recipe));
     let mut outputs = Outputs::open(out, &work)?;
-    let begun = lock(&source, recipe, request, stages)?;
+    let begun = lock(&source, recipe, &wish, request, stages)?;
     let parent = Parent::of(&begun.resolved.lock, begun.recipe.arch, &begun.lock_path)?;
     let parent = parent.as_ref();
     let store = kept::open(request.store.as_deref().unwrap_or(&work.path().join("store")))?;

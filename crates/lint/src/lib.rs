@@ -153,15 +153,15 @@ pub struct Finding {
 }
 
 impl fmt::Display for Finding {
-    /// One line: `error[fstab-device] /etc/fstab: line 3 …; name it by UUID`. Control characters of an image's names
-    /// are shown as `?`.
+    /// One line: `error[fstab-device] /etc/fstab: line 3 …; name it by UUID`. Control characters of what an image
+    /// holds are shown as U+FFFD.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = format!("{}[{}] ", self.severity.as_str(), self.rule);
         if let Some(file) = &self.file {
             text.push_str(&format!("/{file}: "));
         }
         text.push_str(&format!("{}; {}", self.reason, self.advice));
-        f.write_str(&text.replace(char::is_control, "?"))
+        f.write_str(&text.replace(char::is_control, "\u{fffd}"))
     }
 }
 

@@ -213,7 +213,7 @@ fn findings_are_sorted_and_shown_on_one_line() {
     assert_eq!(
         shown,
         [
-            "error[history] /home/a?b/.bash_history: is a history of commands; remove it in the last step",
+            "error[history] /home/a\u{fffd}b/.bash_history: is a history of commands; remove it in the last step",
             "error[history] /root/.bash_history: is a history of commands; remove it in the last step",
             "warning[trace] /root/.wget-hsts: remembers somebody's work; remove it in the last step",
         ]

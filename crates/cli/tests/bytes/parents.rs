@@ -103,9 +103,20 @@ pub(crate) fn a_child_follows_its_parent() {
     let output = run("the same bake again", bake(&host).arg(&second).arg("--locked"));
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told["stages"].as_array().unwrap().last().unwrap()["name"], "outputs");
-    run("the bake without a parent", bake(&host).arg(folder.join("out/third")).args(["--parent", "none"]));
+    let third = folder.join("out/third");
+    run("the bake without a parent", bake(&host).arg(&third).args(["--parent", "none"]));
     assert!(!fs::read_to_string(&lock).unwrap().contains("parent") && !layout.exists());
-    assert!(json(&folder.join("out/third/image.json"))["volumes"][0].get("parent").is_none());
+    let before = json(&third.join("image.json"));
+    assert!(before["volumes"][0].get("parent").is_none());
+
+    // An image takes the place of its parent.
+    write_recipe(&recipes, "less", "a third\n");
+    run("the bake over its parent", bake(&host).arg(&third).arg("--parent").arg(&third));
+    let after = json(&third.join("image.json"));
+    for at in 0..2 {
+        assert_eq!(after["volumes"][at]["parent"]["digest"], before["volumes"][at]["digest"]);
+        assert_ne!(after["volumes"][at]["digest"], before["volumes"][at]["digest"]);
+    }
 }
 
 /// The child's snapshots follow the parent's.

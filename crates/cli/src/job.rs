@@ -53,6 +53,10 @@ pub(crate) fn run(contained: bool, json: bool, work: impl FnOnce() -> u8) -> u8 
 
 /// What to do when the system said no, for messages that do not say so themselves.
 pub(crate) fn advice(error: &anyhow::Error, text: &str) -> Option<&'static str> {
+    // A permission, but no folder's.
+    if error.is::<sandbox::EnterError>() {
+        return None;
+    }
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     // A program inside the sandbox only has words.
     let full = text.contains("No space left on device") || text.contains("Disk quota exceeded");

@@ -105,6 +105,15 @@ fn the_bases_differ_only_in_the_release() {
 
 #[test]
 fn the_bases_program_finds_a_disks_names_in_the_smbios_table() {
+    if let Some(lacking) = ["sh", "tr", "sed", "head"]
+        .into_iter()
+        .find(|program| Command::new(program).arg("--version").output().is_err())
+    {
+        println!(
+            "skipped: this machine has no {lacking}; the machines with several volumes run the program in their guests"
+        );
+        return;
+    }
     let recipe = recipe(&[("recipe.yaml", "name: web\nextends: builtin:debian-13\n")], &[]);
     let file = recipe.files.iter().find(|file| file.path == "/usr/lib/bakehouse/device-names").unwrap();
     let Payload::Content(script) = &file.payload else { panic!("{file:?}") };

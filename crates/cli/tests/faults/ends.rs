@@ -121,7 +121,13 @@ fn no_outputs(out: &Path) {
 
 fn killed_at_any_moment() {
     let small = Small::new("killed");
-    let out = small.out("out");
+    let (out, elsewhere) = (small.out("out"), small.out("elsewhere"));
+    // Outputs in the making are taken away also by bakes that write to another folder.
+    let mut bake = Running::start(small.command(&elsewhere));
+    bake.until("] root file system …");
+    bake.signal(Signal::KILL);
+    bake.end().was_ended_by(9);
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
     // Every stage once, and the long one where packages are unpacked and where they are configured.
     for (at, more) in [
         ("] lock …", 100),
@@ -143,6 +149,7 @@ fn killed_at_any_moment() {
     let bake = said(small.command(&out));
     bake.tells(0, &["] write: done"]);
     assert_eq!(small.work(), [] as [PathBuf; 0]);
+    assert!(!elsewhere.exists());
     let mut left = Vec::new();
     files_below(&out, &mut |path| {
         left.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()))

@@ -104,6 +104,7 @@ fn the_bases_differ_only_in_the_release() {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "what was not tried is said")]
 fn the_bases_program_finds_a_disks_names_in_the_smbios_table() {
     if let Some(lacking) = ["sh", "tr", "sed", "head"]
         .into_iter()

@@ -26,7 +26,7 @@ pub use content::{Content, ReadAt};
 pub use digest::{Digest, Hasher};
 pub use ids::{derived_uuid, format_uuid};
 pub use map::{BlockMap, BlockMapBuilder, BlockSource, Extent, MapError, Origin};
-pub use plain::{shell_word, without_escapes};
+pub use plain::{is_obeyed, shell_word, without_escapes};
 
 /// Bytes in one block of a volume: 512 KiB, the block of the EBS direct API.
 pub const BLOCK_SIZE: u64 = 512 * 1024;

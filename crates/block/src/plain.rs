@@ -12,9 +12,7 @@ pub fn without_escapes(text: &str) -> String {
                 clean.push(character);
                 None
             }
-            // Those that turn the direction of writing make a line look like another one.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => None,
-            character if character.is_control() => None,
+            character if is_obeyed(character) => None,
             character => {
                 clean.push(character);
                 None
@@ -42,6 +40,12 @@ pub fn without_escapes(text: &str) -> String {
         }
     }
     clean
+}
+
+/// Whether a terminal does something at a character instead of showing it. Those that turn the direction of writing make a line look
+/// like another one.
+pub fn is_obeyed(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// One word for a POSIX shell: quoted where it has to be.

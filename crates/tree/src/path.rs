@@ -111,8 +111,7 @@ impl fmt::Display for TreePath {
 
 /// A path for people: what is no text, and what a terminal would obey, is shown as U+FFFD.
 fn shown(path: &[u8]) -> String {
-    let obeyed = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    String::from_utf8_lossy(path).replace(obeyed, "\u{fffd}")
+    String::from_utf8_lossy(path).replace(block::is_obeyed, "\u{fffd}")
 }
 
 impl fmt::Debug for TreePath {

@@ -76,7 +76,7 @@ pub fn programs(arch: Arch, place: &Place<'_>, stages: &Stages<'_>) -> Result<Pr
     };
     let tools = stages.run("tools", |outcome| {
         let Place { cache, now, mirror } = *place;
-        let provider = ToolPackages { cache, now, mirror, report: stages.report() };
+        let provider = ToolPackages { cache, now, mirror, expired_suite: None, report: stages.report() };
         let (tools, fetched) = Tools::prepare(set, cache, &provider)?;
         outcome.cached = !fetched;
         Ok::<_, Error>(tools)

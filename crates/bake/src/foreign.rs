@@ -41,6 +41,7 @@ pub(crate) fn prepare(
         cache: context.cache,
         now: context.now,
         mirror: context.mirror,
+        expired_suite: None,
         report: context.report,
     };
     let (tools, _) = Tools::prepare(Set::Emulate, context.cache, &provider)?;

@@ -202,7 +202,13 @@ fn lock(
 }
 
 fn context<'a>(request: &'a Request, report: &'a dyn Report) -> Context<'a> {
-    Context { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref(), report }
+    Context {
+        cache: &request.cache,
+        now: request.now,
+        mirror: request.mirror.as_deref(),
+        expired_suite: None,
+        report,
+    }
 }
 
 impl Begun {

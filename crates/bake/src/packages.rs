@@ -49,6 +49,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now: i64,
     /// `BAKEHOUSE_DEBIAN_MIRROR`.
     pub(crate) mirror: Option<&'a str>,
+    /// A suite whose indexes count although their Valid-Until has passed.
+    pub(crate) expired_suite: Option<&'a str>,
     pub(crate) report: &'a dyn Report,
 }
 
@@ -101,6 +103,8 @@ impl Context<'_> {
             "security" => switches.security,
             _ => true,
         });
+        let may_be_expired = self.expired_suite == Some(suite);
+        repositories.iter_mut().for_each(|repository| repository.valid_until_override = may_be_expired);
         let mut keys = KeyRing::debian()?;
         if let Some(own) = own_keys {
             keys.add("the keys of distribution.signed_by", own.as_bytes())?;
@@ -739,6 +743,9 @@ pub struct ToolPackages<'a> {
     pub now: i64,
     /// A mirror that the user names.
     pub mirror: Option<&'a str>,
+    /// A suite whose indexes count although their Valid-Until has passed: for comparisons with programs that no stable
+    /// suite has. Signatures and hashes are checked all the same.
+    pub expired_suite: Option<&'a str>,
     /// Who is told.
     pub report: &'a dyn Report,
 }
@@ -753,7 +760,13 @@ impl Provider for ToolPackages<'_> {
         suite: &str,
         packages: &[&str],
     ) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
-        let context = Context { cache: self.cache, now: self.now, mirror: self.mirror, report: self.report };
+        let context = Context {
+            cache: self.cache,
+            now: self.now,
+            mirror: self.mirror,
+            expired_suite: self.expired_suite,
+            report: self.report,
+        };
         let mirrors = context.mirrors(None, suite);
         let architecture = match std::env::consts::ARCH {
             "aarch64" => "arm64",

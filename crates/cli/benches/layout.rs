@@ -1,6 +1,6 @@
 //! What a nightly image costs: a series of images in our layout, and the very same files in the layout of `mke2fs -d`. For each step the
 //! blocks of 512 KiB that the step before did not have, over the bytes of files whose content is new; and how much the stores
-//! grow by it: ours, and borg's on the stock images. Each image is baked once more against the one before it as its parent.
+//! grow by it: ours, and borg's and desync's on the stock images. Each image is baked once more against the one before it as its parent.
 //!
 //! `--keep` leaves the images in the cache, where the next run finds them. Nothing is timed.
 #![allow(clippy::print_stdout, reason = "a bench tells its results there")]
@@ -15,11 +15,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use bake::ToolPackages;
 use block::{BLOCK_SIZE, BlockSource, Digest};
 use formats::RawFile;
 use inspect::PartitionContent;
-use peers::{Quiet, cache_folder};
+use peers::cache_folder;
 use series::{Step, size};
 use tools::{Set, Tools};
 
@@ -42,19 +41,15 @@ fn main() {
     let cache = cache_folder();
     let folder = cache.join("bench/layout");
     fs::create_dir_all(&folder).unwrap();
-    let mirror = std::env::var("BAKEHOUSE_DEBIAN_MIRROR").ok().filter(|value| !value.trim().is_empty());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let provider =
-        ToolPackages { cache: &cache, now: now.cast_signed(), mirror: mirror.as_deref(), report: &Quiet };
-    let tools = Tools::prepare(Set::Stores, &cache, &provider).unwrap_or_else(|error| panic!("{error}")).0;
+    let others = [peers::tools(Set::Stores), peers::tools(Set::Desync)];
     let mut steps: Vec<Made> = Vec::new();
     for step in &SERIES {
         println!("{}: baking it, and laying the same files out with mke2fs -d", step.name);
         let made = make(&folder, &cache, step, steps.last());
         steps.push(made);
     }
-    let growth = growth(&folder, &tools, &steps);
-    report(&steps, &growth, &tools);
+    let growth = growth(&folder, &others, &steps);
+    report(&steps, &growth, &others);
     if !keep {
         fs::remove_dir_all(&folder).unwrap();
     }
@@ -189,15 +184,27 @@ fn hash_files(folder: &Path, contents: &mut BTreeMap<Digest, u64>, found: &mut u
     }
 }
 
-/// Bytes by which each store grows at each step: ours with our images, ours and borg's with the stock ones.
-fn growth(folder: &Path, tools: &Tools, steps: &[Made]) -> Vec<(&'static str, Vec<u64>)> {
-    let borg = tools.root().join("usr/bin/borg").display().to_string();
-    let python = tools.program("python3").unwrap_or_else(|error| panic!("{error}")).display().to_string();
+/// A store that images are put into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Store {
+    Ours,
+    Borg,
+    Desync,
+}
+
+/// Bytes by which each store grows at each step: ours with our images, ours and the others' with the stock ones.
+fn growth(folder: &Path, others: &[Tools; 2], steps: &[Made]) -> Vec<(&'static str, Vec<u64>)> {
+    let program = |tools: &Tools, name: &str| {
+        tools.program(name).unwrap_or_else(|error| panic!("{error}")).display().to_string()
+    };
+    let borg = others[0].root().join("usr/bin/borg").display().to_string();
+    let (python, desync) = (program(&others[0], "python3"), program(&others[1], "desync"));
     let mut all = Vec::new();
-    for (name, is_borg, is_stock) in [
-        ("our layout in our store", false, false),
-        ("mke2fs -d in our store", false, true),
-        ("mke2fs -d in borg", true, true),
+    for (name, kind, is_stock) in [
+        ("our layout in our store", Store::Ours, false),
+        ("mke2fs -d in our store", Store::Ours, true),
+        ("mke2fs -d in borg", Store::Borg, true),
+        ("mke2fs -d in desync", Store::Desync, true),
     ] {
         let work = folder.join("growth");
         let _ = fs::remove_dir_all(&work);
@@ -206,18 +213,26 @@ fn growth(folder: &Path, tools: &Tools, steps: &[Made]) -> Vec<(&'static str, Ve
         let env = [("BORG_BASE_DIR", base.as_str()), ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")];
         let store = work.join("store");
         let at = store.display().to_string();
-        if is_borg {
-            run(&python, &[&borg, "init", "--encryption=none", &at], &env);
+        match kind {
+            Store::Ours => {}
+            Store::Borg => run(&python, &[&borg, "init", "--encryption=none", &at], &env),
+            Store::Desync => fs::create_dir(&store).unwrap(),
         }
         let mut sizes = vec![size(&store)];
         for (number, step) in steps.iter().enumerate() {
             let image = if is_stock { &step.stock } else { &step.ours }.path.display().to_string();
             let name = format!("n{number}");
-            if is_borg {
-                run(&python, &[&borg, "create", &format!("{at}::{name}"), &image], &env);
-            } else {
-                let put = ["store", "put", &image, "--name", &name, "--store", &at, "--json"];
-                run(env!("CARGO_BIN_EXE_bakehouse"), &put, &[]);
+            match kind {
+                Store::Ours => {
+                    let put = ["store", "put", &image, "--name", &name, "--store", &at, "--json"];
+                    run(env!("CARGO_BIN_EXE_bakehouse"), &put, &[]);
+                }
+                Store::Borg => run(&python, &[&borg, "create", &format!("{at}::{name}"), &image], &env),
+                Store::Desync => {
+                    // In the store, for its index is a part of what a snapshot takes.
+                    let index = store.join(format!("{name}.caibx")).display().to_string();
+                    run(&desync, &["make", "-s", &at, &index, &image], &[]);
+                }
             }
             sizes.push(size(&store));
         }
@@ -231,9 +246,11 @@ fn mb(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e6)
 }
 
-fn report(steps: &[Made], growth: &[(&str, Vec<u64>)], tools: &Tools) {
-    let borg = tools.packages().iter().find(|package| package.name == "borgbackup");
-    println!("\nborg {}\n", borg.map_or("?", |package| package.version.as_str()));
+fn report(steps: &[Made], growth: &[(&str, Vec<u64>)], others: &[Tools]) {
+    let packages = others.iter().flat_map(Tools::packages);
+    let named = packages.filter(|package| ["borgbackup", "desync"].contains(&package.name.as_str()));
+    let versions: Vec<_> = named.map(|package| format!("{} {}", package.name, package.version)).collect();
+    println!("\n{}\n", versions.join(", "));
     let columns: Vec<&str> = SERIES.iter().map(|step| step.name).collect();
     println!(
         "MB; in brackets how many times the bytes of files whose content is new, and of indexes how many times the new \

@@ -3,7 +3,7 @@
 //!
 //! `--runs N` says how often each is measured (default 5); `--images A,B,C` takes raw images of one's own instead of the
 //! series that is baked here: an image, the same with one line changed, the same after security updates, a sibling with
-//! more packages; `--desync PROGRAM` names desync, which the suite of the tools has no package of; `--only A,B` leaves out the
+//! more packages; `--only A,B` leaves out the
 //! others; `--patience SECONDS` measures those once whose first turn takes longer, and says so. All programs are run as a
 //! user runs them; pages are warm, everything is written back before each measurement, and what a program syncs itself is in its
 //! time: ours syncs all that it commits.
@@ -20,10 +20,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bake::ToolPackages;
 use block::{BlockSource, Digest};
 use formats::RawFile;
-use peers::{Quiet, cache_folder};
+use peers::cache_folder;
 use series::{Step, size};
 use tools::{Set, Tools};
 
@@ -42,14 +41,14 @@ fn main() {
         .map_or(f64::INFINITY, |seconds| seconds.parse().expect("--patience wants a number of seconds"));
     let cache = cache_folder();
     println!("tools, fetched where they are not in the cache:");
-    let tools = stores(&cache);
+    let (tools, desync) = (peers::tools(Set::Stores), peers::tools(Set::Desync));
     let images = match value("--images") {
         Some(list) => list.split(',').map(|path| Image::own(Path::new(path))).collect(),
         None => series(&cache),
     };
     assert!(images.len() >= 2, "a series has two images at least");
     let work = peers::work_folder();
-    let mut contenders = contenders(&tools, value("--desync"));
+    let mut contenders = contenders(&tools, &desync);
     if let Some(only) = value("--only") {
         contenders.retain(|one| only.split(',').any(|name| one.name.contains(name)) || one.name == OURS);
     }
@@ -87,15 +86,7 @@ fn main() {
             results.push(run);
         }
     }
-    report(&contenders, &results, &floors, &images, &tools, runs);
-}
-
-/// The others, fetched.
-fn stores(cache: &Path) -> Tools {
-    let mirror = std::env::var("BAKEHOUSE_DEBIAN_MIRROR").ok().filter(|value| !value.trim().is_empty());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let provider = ToolPackages { cache, now: now.cast_signed(), mirror: mirror.as_deref(), report: &Quiet };
-    Tools::prepare(Set::Stores, cache, &provider).unwrap_or_else(|error| panic!("{error}")).0
+    report(&contenders, &results, &floors, &images, &[tools, desync], runs);
 }
 
 // ---------------------------------------------------------------------------------------------------------- images
@@ -206,13 +197,14 @@ fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
-fn contenders(tools: &Tools, desync: Option<String>) -> Vec<Contender> {
-    let program =
-        |name: &str| tools.program(name).unwrap_or_else(|error| panic!("{error}")).display().to_string();
+fn contenders(tools: &Tools, desync: &Tools) -> Vec<Contender> {
+    let program_of = |tools: &Tools, name: &str| {
+        tools.program(name).unwrap_or_else(|error| panic!("{error}")).display().to_string()
+    };
     let ours = env!("CARGO_BIN_EXE_bakehouse");
+    let program = |name| program_of(tools, name);
     let (casync, restic) = (program("casync"), program("restic"));
-    let has_desync = desync.is_some();
-    let desync = desync.unwrap_or_default();
+    let desync = program_of(desync, "desync");
     let borg = format!("{} {}", program("python3"), tools.root().join("usr/bin/borg").display());
     let quiet_borg = vec![
         ("BORG_BASE_DIR", "borg-base".to_owned()),
@@ -261,7 +253,7 @@ fn contenders(tools: &Tools, desync: Option<String>) -> Vec<Contender> {
         store: "store",
         env: quiet_restic.clone(),
     };
-    let mut all = vec![
+    vec![
         Contender {
             name: OURS,
             init: Vec::new(),
@@ -279,9 +271,7 @@ fn contenders(tools: &Tools, desync: Option<String>) -> Vec<Contender> {
         borg_as("borg, at its fastest", " --sparse --chunker-params=fixed,1048576"),
         restic_as("restic", ""),
         restic_as("restic, at its fastest", " --compression off --read-concurrency 2 --pack-size 64"),
-    ];
-    all.retain(|one| has_desync || !one.name.starts_with("desync"));
-    all
+    ]
 }
 
 impl Contender {
@@ -435,13 +425,13 @@ fn report(
     results: &[Vec<Run>],
     floors: &[Vec<f64>],
     images: &[Image],
-    tools: &Tools,
+    tools: &[Tools],
     runs: usize,
 ) {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!("\n{cores} cores, Linux {}, {runs} runs of each, in turns; medians\n", kernel.trim());
-    let versions = tools.packages().iter().filter(|package| {
+    let versions = tools.iter().flat_map(Tools::packages).filter(|package| {
         ["borgbackup", "casync", "desync", "restic", "zstd"].contains(&package.name.as_str())
     });
     let versions: Vec<_> = versions.map(|package| format!("{} {}", package.name, package.version)).collect();

@@ -45,7 +45,11 @@ pub(crate) fn run(contained: bool, json: bool, work: impl FnOnce() -> u8) -> u8 
         say("interrupted: nothing was left half-made; what was there before is as it was");
         sandbox::die_of(signal)
     }
-    let why = if signal == 9 { ", as the kernel does when memory runs out (see `dmesg`)" } else { "" };
+    let why = if signal == 9 {
+        ", as the kernel does when memory runs out (see `dmesg`; BAKEHOUSE_MEMORY=0 has roots made on the disk)"
+    } else {
+        ""
+    };
     let error = Paint::on_stderr().bad("error:");
     say(format!("{error} the work was killed by signal {signal}{why}; nothing was left half-made"));
     FAILED
@@ -57,6 +61,8 @@ pub(crate) fn advice(error: &anyhow::Error, text: &str) -> Option<&'static str> 
     if error.is::<sandbox::EnterError>() {
         return None;
     }
+    // Of a file in the image, not of a folder on this machine.
+    let in_image = matches!(error.downcast_ref(), Some(bake::Error::Root(_)));
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     // A program inside the sandbox only has words.
     let full = text.contains("No space left on device") || text.contains("Disk quota exceeded");
@@ -64,6 +70,9 @@ pub(crate) fn advice(error: &anyhow::Error, text: &str) -> Option<&'static str> 
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => (FULL, "ake room"),
         _ if full => (FULL, "ake room"),
         Some(io::ErrorKind::FileTooLarge) => (LIMIT, "limit"),
+        Some(io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists) if in_image => {
+            (NO_FOLDER_INSIDE, "another")
+        }
         Some(io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists) => (NO_FOLDER, "another"),
         Some(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => (READ_ONLY, "writable"),
         _ => return None,
@@ -72,10 +81,13 @@ pub(crate) fn advice(error: &anyhow::Error, text: &str) -> Option<&'static str> 
 }
 
 const FULL: &str = "help: the disk is full, or the user's share of it. Make room there; work and downloads go to another disk \
-                    with BAKEHOUSE_CACHE=FOLDER, outputs with --out DIR, the lock with --lock FILE";
+                    with BAKEHOUSE_CACHE=FOLDER, outputs with --out DIR, the lock with --lock FILE. A root that was made in memory goes to \
+                    the disk with BAKEHOUSE_MEMORY=0";
 const LIMIT: &str = "help: the file system or this user's limit (`ulimit -f`) allows no file so large: raise it, or choose \
                      another disk with --out DIR or BAKEHOUSE_CACHE=FOLDER";
 const NO_FOLDER: &str = "help: a file stands where a folder is to be: move it away, or name another folder (outputs: --out DIR, \
                          cache: BAKEHOUSE_CACHE=FOLDER)";
+const NO_FOLDER_INSIDE: &str =
+    "help: in the image a file stands where a folder is to be: choose another path in the recipe";
 const READ_ONLY: &str = "help: the folder must be writable for this user: change that, or choose another one (outputs: --out \
                          DIR, lock: --lock FILE, cache: BAKEHOUSE_CACHE=FOLDER)";

@@ -79,16 +79,21 @@ fn free_memory() -> u64 {
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
     for line in groups.lines() {
         // Of both versions: `0::/path`, and `7:memory:/path`.
-        let (folder, files) = match line.splitn(3, ':').collect::<Vec<_>>()[..] {
-            ["0", "", path] => (format!("/sys/fs/cgroup{path}"), ["memory.max", "memory.current"]),
+        let (folder, limits, used) = match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+            // Above `high` processes are held up rather than ended.
+            ["0", "", path] => {
+                (format!("/sys/fs/cgroup{path}"), ["memory.max", "memory.high"], "memory.current")
+            }
             [_, kinds, path] if kinds.split(',').any(|kind| kind == "memory") => {
-                (format!("/sys/fs/cgroup/memory{path}"), ["memory.limit_in_bytes", "memory.usage_in_bytes"])
+                let limits = ["memory.limit_in_bytes", "memory.soft_limit_in_bytes"];
+                (format!("/sys/fs/cgroup/memory{path}"), limits, "memory.usage_in_bytes")
             }
             _ => continue,
         };
         // A limit above counts as well. In a container the path may be that outside, and its own limit in the top folder.
         for folder in Path::new(&folder).ancestors().filter(|folder| folder.starts_with("/sys/fs/cgroup")) {
-            let [Some(most), Some(used)] = files.map(|file| number(&folder.join(file))) else { continue };
+            let most = limits.iter().filter_map(|limit| number(&folder.join(limit))).min();
+            let (Some(most), Some(used)) = (most, number(&folder.join(used))) else { continue };
             // Files that were read and not looked at since make room when it is needed.
             let stat = read(&folder.join("memory.stat")).unwrap_or_default();
             let cold = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok());

@@ -16,7 +16,13 @@ use crate::terminal::{Terminal, bytes, print, print_json};
 pub(crate) fn tools(arguments: &ToolsArguments) -> Result<u8> {
     let terminal = Terminal::new();
     let (cache, mirror, now) = (cache_folder()?, mirror(), now()?);
-    let provider = bake::ToolPackages { cache: &cache, now, mirror: mirror.as_deref(), report: &terminal };
+    let provider = bake::ToolPackages {
+        cache: &cache,
+        now,
+        mirror: mirror.as_deref(),
+        expired_suite: None,
+        report: &terminal,
+    };
     let sets = match arguments.set {
         Some(set) => vec![set.into()],
         None => Set::USUAL.to_vec(),

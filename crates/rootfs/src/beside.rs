@@ -9,10 +9,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use recipe::Recipe;
 use sandbox::{Input, Places, Sandbox};
 
 use crate::dpkg;
 use crate::error::{Error, OnFile};
+use crate::late::is_below;
 use crate::lines::Lines;
 use crate::programs::{Programs, StandIn, Took};
 use crate::root::Root;
@@ -51,9 +53,44 @@ impl Lane {
         let notes = self.notes();
         format!(
             "#!/bin/sh\ncase \"$*\" in\n{pattern}) ;;\n*) {otherwise} ;;\nesac\nline={program}\n\
-             for word; do line=\"$line '$word'\"; done\nprintf '%s\\n' \"$line{after}\" >> {notes}\n"
+             for rest; do\n\
+             \x20 word=\n\
+             \x20 while case $rest in *\\'*) ;; *) false ;; esac; do\n\
+             \x20   word=\"$word${{rest%%\\'*}}'\\\\''\" rest=${{rest#*\\'}}\n\
+             \x20 done\n\
+             \x20 line=\"$line '$word$rest'\"\n\
+             done\nprintf '%s\\n' \"$line{after}\" >> {notes}\n"
         )
     }
+}
+
+/// Folders in which nothing that is done beside looks; but for [`LOOKED_AT`].
+const ASIDE: [&str; 9] =
+    ["/boot", "/etc", "/home", "/opt", "/root", "/srv", "/usr/lib/bakehouse", "/usr/lib/systemd", "/var/www"];
+
+/// How paths begin that are looked at all the same: by the calls themselves, or by whatever program starts.
+const LOOKED_AT: [&str; 8] = [
+    "/etc/alternatives",
+    "/etc/depmod",
+    "/etc/group",
+    "/etc/ld.so",
+    "/etc/nsswitch",
+    "/etc/passwd",
+    "/etc/python",
+    "/etc/udev/hwdb",
+];
+
+/// Whether all that a recipe lays down lies where no call that is done beside looks. What one of them makes of a file would be
+/// a matter of chance otherwise.
+pub(crate) fn nothing_looks_at(recipe: &Recipe) -> bool {
+    let web = recipe.web.iter().map(|web| web.root.as_str());
+    recipe.files.iter().map(|file| file.path.as_str()).chain(web).all(is_aside)
+}
+
+fn is_aside(path: &str) -> bool {
+    !path.split('/').any(|name| matches!(name, "." | ".."))
+        && ASIDE.iter().any(|folder| is_below(path, folder))
+        && !LOOKED_AT.iter().any(|start| path.starts_with(start) || is_below(start, path))
 }
 
 /// What notes calls while packages are configured.
@@ -108,6 +145,9 @@ fn noting_module(module: &str) -> String {
     )
 }
 
+/// The file, beside the calls, that keeps those from being begun that are left.
+const STOP: &str = "stop";
+
 /// Does the noted calls of one lane. Dropped, it ends after the call that it is at.
 pub(crate) struct Beside {
     lane: Lane,
@@ -115,6 +155,8 @@ pub(crate) struct Beside {
     seen: usize,
     calls: Option<Sender<String>>,
     stop: Arc<AtomicBool>,
+    /// Where [`STOP`] is looked for.
+    work: PathBuf,
     thread: Option<JoinHandle<Result<Done, Error>>>,
     /// Of this and all other sandboxes that run in the root meanwhile.
     _places: Arc<Places>,
@@ -135,7 +177,7 @@ impl Beside {
         sandbox: &Sandbox,
         places: Arc<Places>,
     ) -> Result<Self, Error> {
-        let database = Database { root: root.path().to_owned(), copy: work };
+        let database = Database { root: root.path().to_owned(), copy: work.clone() };
         database.begin(root)?;
         let sandbox = sandbox.clone().bind(&database.copy, &format!("/{}", dpkg::FOLDER), true);
         let (calls, received) = channel();
@@ -153,7 +195,7 @@ impl Beside {
             }
             Ok(done)
         });
-        Ok(Self { lane, seen: 0, calls: Some(calls), stop, thread: Some(thread), _places: places })
+        Ok(Self { lane, seen: 0, calls: Some(calls), stop, work, thread: Some(thread), _places: places })
     }
 
     /// Whether initrds are made of what it does.
@@ -198,6 +240,8 @@ impl Drop for Beside {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.calls = None;
+        // Without it, only this takes longer.
+        let _ = std::fs::write(self.work.join(STOP), "");
         if let Some(thread) = self.thread.take() {
             // Whatever it says, something else has failed before.
             let _ = thread.join();
@@ -256,11 +300,16 @@ fn do_calls(
 ) -> Result<(), Error> {
     let start = Instant::now();
     database.renew()?;
+    let stop = format!("[ ! -e /{}/{STOP} ] || exit 0\n", dpkg::FOLDER);
+    let script: String = script.lines().map(|call| format!("{stop}{call}\n")).collect();
     database.write("calls", script.as_bytes())?;
     let (mut tail, mut lines) = (Vec::new(), Lines::default());
     let calls = format!("/{}/calls", dpkg::FOLDER);
     let exit = sandbox
-        .run(&["sh", "-e", &calls], Input::Null, &mut |bytes| lines.push(bytes, &mut |line| tail.push(line)));
+        // After a failure the last call that is told is the one that failed.
+        .run(&["sh", "-ex", &calls], Input::Null, &mut |bytes| {
+            lines.push(bytes, &mut |line| tail.push(line))
+        });
     let exit = exit.map_err(|source| Error::Sandbox { what: lane.what().into(), source })?;
     lines.finish(&mut |line| tail.push(line));
     done.seconds += start.elapsed().as_secs_f64();
@@ -293,6 +342,7 @@ mod tests {
         for (arguments, line) in [
             (["-p", "python3-yaml"], "tool '-p' 'python3-yaml'\n"),
             (["-V", "3.13- x"], "tool '-V' '3.13- x'\n"),
+            (["-X", "it's 'so'"], "tool '-X' 'it'\\''s '\\''so'\\'''\n"),
         ] {
             assert_eq!(run(&note, Lane::Python, &arguments), (Some(0), line.to_owned()));
         }
@@ -306,5 +356,30 @@ mod tests {
         assert_eq!(run(&note, Lane::Hardware, &["-a", "6.12-cloud"]), noted("tool '-a' '6.12-cloud'"));
         assert_eq!(run(&note, Lane::Hardware, &["-n"]), (Some(1), String::new()));
         assert_eq!(run(&note, Lane::Hardware, &[]), (Some(1), String::new()));
+    }
+
+    #[test]
+    fn files_that_calls_may_look_at_are_known() {
+        for aside in
+            ["/etc/app.conf", "/etc/udev/rules.d/70-a.rules", "/opt/app", "/usr/lib/systemd/system/a.service"]
+        {
+            assert!(is_aside(aside), "{aside}");
+        }
+        for looked_at in [
+            "/",
+            "/etc",
+            "/etc/udev",
+            "/etc/depmod.d/a.conf",
+            "/etc/udev/hwdb.d/60-a.hwdb",
+            "/etc/python3.13/sitecustomize.py",
+            "/opt/../etc/depmod.d/a.conf",
+            "/optional/a",
+            "/usr/lib",
+            "/usr/lib/modules/6.12-cloud/updates/a.ko",
+            "/usr/lib/python3/dist-packages/cloudinit/util.py",
+            "/usr/local/sbin/depmod",
+        ] {
+            assert!(!is_aside(looked_at), "{looked_at}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use sandbox::Sandbox;
 use tree::Tree;
 
 use crate::additions::{Additions, STEP, with_script};
-use crate::beside::Beside;
+use crate::beside::{self, Beside};
 use crate::boot::{BiosImages, efi_partition, grub, initrds, kernels, stand_ins_while_configuring};
 use crate::clean::clean;
 use crate::error::{Error, OnFile};
@@ -236,6 +236,9 @@ fn begin<'a>(request: &Request<'a>) -> Result<(Begun, Programs<'a>), Error> {
     Ok((Begun { root, folder, folders, times }, programs))
 }
 
+/// The stage in which it is waited for what is done beside.
+const WAIT: &str = "wait for what is done beside";
+
 fn wait_for(lanes: Vec<Beside>, root: &Root, programs: &mut Programs<'_>) -> Result<(), Error> {
     lanes.into_iter().try_for_each(|lane| lane.finish(root, programs))
 }
@@ -261,6 +264,10 @@ fn prepare<'r>(
     let mut installed = stages.stage("install packages", || {
         install(packages, native, root, [stage_folder, beside], time, programs, &stand_ins)
     })?;
+    if !beside::nothing_looks_at(recipe) {
+        let lanes = std::mem::take(&mut installed.lanes);
+        stages.stage(WAIT, || wait_for(lanes, root, programs))?;
+    }
     let mut additions = Additions::new(root, made);
     stages.stage("add what the recipe says", || {
         additions.check_accounts(recipe)?;
@@ -280,7 +287,7 @@ fn prepare<'r>(
     if !recipe.run.is_empty() {
         // A step may take packages away, or read what they compile.
         let lanes = std::mem::take(&mut installed.lanes);
-        stages.stage("wait for what is done beside", || wait_for(lanes, root, programs))?;
+        stages.stage(WAIT, || wait_for(lanes, root, programs))?;
     }
     Ok(Ready { installed, additions })
 }

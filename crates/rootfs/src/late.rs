@@ -48,7 +48,8 @@ pub fn divide(recipe: &Recipe) -> (Recipe, Late) {
     (base, Late { parts: (!nothing).then_some(late) })
 }
 
-fn is_below(path: &str, folder: &str) -> bool {
+/// Whether a path is a folder's, or the folder itself.
+pub(crate) fn is_below(path: &str, folder: &str) -> bool {
     let folder = folder.trim_end_matches('/');
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -15,12 +15,16 @@ use crate::format::{Record, Snapshot, SnapshotId};
 use crate::put::Progress;
 use crate::read::Fetcher;
 use crate::store::{Store, guard};
+use crate::sys::start_writeback;
 
 /// The page of file systems: what is zero in this grain becomes a hole.
 const PAGE: usize = 4096;
 
 /// Blocks that one thread reads and checks side by side.
 const LANES: usize = 4;
+/// After how many blocks the kernel is asked to write those before them, when the image is to be durable: its disk and our
+/// processors work at the same time.
+const WRITEBACK: usize = 16 * LANES;
 
 /// What happens to a file that is there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,6 +172,7 @@ impl Store {
             image,
             items,
             mark,
+            sync: options.sync,
             next: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             written: AtomicU64::new(0),
@@ -304,6 +309,7 @@ struct Work<'a> {
     image: &'a File,
     items: &'a [Item],
     mark: Option<&'a Mark<'a>>,
+    sync: bool,
     next: AtomicUsize,
     stopped: AtomicBool,
     written: AtomicU64,
@@ -324,6 +330,12 @@ impl Work<'_> {
             let first = self.next.fetch_add(LANES, Ordering::Relaxed);
             if first >= self.items.len() {
                 break;
+            }
+            if self.sync && first.is_multiple_of(WRITEBACK) && first >= 2 * WRITEBACK {
+                // The step before the last: what other threads are at does not lie in it any more, as a rule.
+                let start = |item: usize| self.place(self.items[item].0).0;
+                let (from, to) = (start(first - 2 * WRITEBACK), start(first - WRITEBACK));
+                start_writeback(self.image, from, to - from);
             }
             let batch = &self.items[first..self.items.len().min(first + LANES)];
             let differing = self.differing(batch, &mut buffer)?;

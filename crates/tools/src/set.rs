@@ -14,6 +14,8 @@ pub enum Set {
     Emulate,
     /// Others who deduplicate images, for comparisons.
     Stores,
+    /// One more of them, which no stable suite has.
+    Desync,
 }
 
 impl Set {
@@ -29,12 +31,16 @@ impl Set {
             Self::Peer => "peer",
             Self::Emulate => "emulate",
             Self::Stores => "stores",
+            Self::Desync => "desync",
         }
     }
 
     /// The suite that its packages come from.
     pub fn suite(self) -> &'static str {
-        "trixie"
+        match self {
+            Self::Desync => "sid",
+            _ => "trixie",
+        }
     }
 
     /// The packages that bring the programs; what they depend on comes along.
@@ -77,13 +83,14 @@ impl Set {
             ],
             Self::Emulate => &["qemu-user"],
             Self::Stores => &["borgbackup", "casync", "restic", "zstd"],
+            Self::Desync => &["desync"],
         }
     }
 
     /// The only files that are unpacked; empty: all of them.
     pub(crate) fn only(self) -> &'static [&'static str] {
         match self {
-            Self::Boot | Self::BootAarch64 | Self::Check | Self::Peer | Self::Stores => &[],
+            Self::Boot | Self::BootAarch64 | Self::Check | Self::Peer | Self::Stores | Self::Desync => &[],
             // Of half a gigabyte, for every machine that there ever was.
             Self::Emulate => &["usr/bin/qemu-aarch64", "usr/bin/qemu-x86_64"],
         }
@@ -109,6 +116,7 @@ impl Set {
                 "python3",
             ],
             Self::Stores => &["casync", "python3", "restic", "zstd"],
+            Self::Desync => &["desync"],
             Self::Peer | Self::Emulate => &[],
         }
     }
@@ -117,7 +125,7 @@ impl Set {
     /// sandbox makes and takes away would pull the mount from under another one in the same tree.
     pub(crate) fn folders(self) -> &'static [&'static str] {
         match self {
-            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate | Self::Stores => &[],
+            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate | Self::Stores | Self::Desync => &[],
             Self::Peer => &["dev", "mnt", "proc", "run", "srv", "sys", "tmp"],
         }
     }
@@ -125,7 +133,7 @@ impl Set {
     /// Files that the tree has besides those of its packages: path and text.
     pub(crate) fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate | Self::Stores => &[],
+            Self::Boot | Self::BootAarch64 | Self::Check | Self::Emulate | Self::Stores | Self::Desync => &[],
             // base-passwd makes these when it is configured, which nobody does here.
             Self::Peer => &[
                 ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n_apt:x:42:65534::/nonexistent:/bin/false\n"),

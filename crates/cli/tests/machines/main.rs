@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             tally.thorough("a_check_that_fails_is_told_and_changes_nothing", || {
                 program::failing_check(&house)
             });
+            tally.thorough("an_aarch64_machine_grows", || program::grows(&house, "aarch64"));
             tally.test("a_machine_that_cannot_boot_tells_where_it_stopped", || program::no_boot(&house));
             tally.test("a_shell_opens_where_a_script_failed", || shell::failing_step(&house));
             tally.test("a_volume_too_small_is_told_with_the_size", || program::too_small(&house));

@@ -213,12 +213,16 @@ pub(crate) fn copy_image(house: &House, image: &Image, name: &str) -> PathBuf {
     copy
 }
 
-fn check(house: &House, folder: &Path) -> (Output, Value) {
+fn check(house: &House, folder: &Path, firmware: &str) -> (Output, Value) {
     let arguments =
-        ["check".as_ref(), folder.as_os_str(), "--firmware".as_ref(), "bios".as_ref(), "--json".as_ref()];
+        ["check".as_ref(), folder.as_os_str(), "--firmware".as_ref(), firmware.as_ref(), "--json".as_ref()];
     let started = Instant::now();
     let output = house.bakehouse(&arguments).output().unwrap();
-    println!("      {} boots by bios, {:.0} s in all", folder.display(), started.elapsed().as_secs_f64());
+    println!(
+        "      {} boots by {firmware}, {:.0} s in all",
+        folder.display(),
+        started.elapsed().as_secs_f64()
+    );
     let told: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}\n{}", text(&output.stdout), text(&output.stderr)));
     assert_documented("bakehouse check", &told);
@@ -232,7 +236,7 @@ pub(crate) fn failing_check(house: &House) {
         fs::read_to_string(&manifest).unwrap().replace("<h1>Hello from My Custom AMI!</h1>", "<h1>Moin</h1>");
     fs::write(&manifest, changed).unwrap();
     let before = digest(&copy.join("xvda.raw"));
-    let (output, told) = check(house, &copy);
+    let (output, told) = check(house, &copy, "bios");
     assert_eq!(output.status.code(), Some(1));
     for check in told["checks"].as_array().unwrap() {
         let wrong = check["name"] == "http :80/";
@@ -247,6 +251,22 @@ pub(crate) fn failing_check(house: &House) {
     assert_eq!(digest(&copy.join("xvda.raw")), before);
 }
 
+/// A volume ten times as large as the image: what boots fills it, before anybody logs in.
+pub(crate) fn grows(house: &House, arch: &str) {
+    let recipe = house.recipes("grows").join(format!("grows-{arch}.yaml"));
+    let size = "df --output=size --block-size=MiB / | tail -n 1 | tr -dc 0-9";
+    let lines = format!(
+        "name: grows\nextends: base/debian-13.yaml\narchitectures: [{arch}]\n\
+         volumes: [{{device: /dev/xvda, root: true, size: 4GiB, type: gp3}}]\n\
+         checks: [{{ssh: {{user: ec2-user, run: 'test $({size}) -gt 39000 && echo grown', contains: grown}}}}]\n"
+    );
+    fs::write(&recipe, lines).unwrap();
+    let image = house.bake(&recipe, &["--arch", arch, "--no-check"]);
+    File::options().write(true).open(image.disk()).unwrap().set_len(40 << 30).unwrap();
+    let (output, told) = check(house, &image.out, "nitro");
+    assert!(output.status.success(), "{told:#}\n{}", text(&output.stderr));
+}
+
 pub(crate) fn no_boot(house: &House) {
     let copy = copy_disk(house, "no kernel");
     let disk = copy.join("xvda.raw");
@@ -255,7 +275,7 @@ pub(crate) fn no_boot(house: &House) {
     let kernel = kernel.split('/').find(|name| name.starts_with("vmlinuz-")).unwrap();
     succeeds("debugfs", &["-w", "-R", &format!("rm /boot/{kernel}"), &root]);
     let before = digest(&disk);
-    let (output, told) = check(house, &copy);
+    let (output, told) = check(house, &copy, "bios");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(digest(&disk), before);
     let [boot] = &told["checks"].as_array().unwrap()[..] else { panic!("{told:#}") };

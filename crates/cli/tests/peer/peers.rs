@@ -42,6 +42,20 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed()
 }
 
+/// A set of tools, fetched where it is not in the cache yet. Of sid, which moves every day and whose index a mirror may have long
+/// after it expired, any index with a good signature will do for a comparison.
+pub(crate) fn tools(set: Set) -> Tools {
+    let (cache, mirror) = (cache_folder(), mirror());
+    let provider = ToolPackages {
+        cache: &cache,
+        now: now(),
+        mirror: mirror.as_deref(),
+        expired_suite: Some("sid"),
+        report: &Quiet,
+    };
+    Tools::prepare(set, &cache, &provider).unwrap_or_else(|error| panic!("{error}")).0
+}
+
 /// A private folder in the cache: on the file system of the downloads, so that these can be linked into it.
 pub(crate) fn work_folder() -> tempfile::TempDir {
     let parent = cache_folder().join("tests");
@@ -81,11 +95,7 @@ impl Peers {
     /// Makes a flat repository of exactly these packages in `work`, and fetches the peers when they are not there.
     /// `time` is SOURCE_DATE_EPOCH for all that they run.
     pub(crate) fn new(ingredients: &Ingredients, work: &Path, time: i64) -> Self {
-        let cache = cache_folder();
-        let mirror = mirror();
-        let provider = ToolPackages { cache: &cache, now: now(), mirror: mirror.as_deref(), report: &Quiet };
-        let (tools, _) =
-            Tools::prepare(Set::Peer, &cache, &provider).unwrap_or_else(|error| panic!("{error}"));
+        let tools = tools(Set::Peer);
         let repository = work.join("repository");
         fs::create_dir(&repository).unwrap();
         fs::write(repository.join("Packages"), packages_file(ingredients, &repository)).unwrap();

@@ -1,14 +1,16 @@
 //! What placement by paths promises: what stays the same keeps its blocks of 512 KiB.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use block::{BLOCK_SIZE, BlockMap, Digest, GIB, MIB, Origin};
+use block::{BLOCK_SIZE, BlockMap, Content, Digest, GIB, MIB, Origin, ReadAt};
 use ext4::PathPlacement;
 use proptest::prelude::*;
-use tree::{Entry, Timestamp, Tree};
+use tree::{Entry, Meta, Node, Timestamp, Tree};
 
-use crate::images::{Image, by_path, compare, options, path, run};
+use crate::images::{Image, by_path, compare, options, path, run, view};
 
 const SIZE: u64 = 2 * GIB;
 
@@ -108,6 +110,83 @@ fn a_package_that_comes_moves_few_others() {
     assert!(new <= 16 && indexes <= 24, "{new} blocks are new, {indexes} indexes differ");
     Image::new(&with).check();
     compare(&with, &system((0..60).map(|number| (number, 1))));
+}
+
+/// Bytes that follow from a seed and are kept nowhere.
+struct Seeded(u64);
+
+impl ReadAt for Seeded {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        for (at, byte) in (offset..).zip(buf) {
+            *byte = (self.0.wrapping_add(at * 131) >> (at % 7)) as u8;
+        }
+        Ok(())
+    }
+}
+
+/// Packages of 40 files each in ten folders of their own; most files are small.
+fn large_system(packages: u64, version: impl Fn(u64) -> u64) -> Tree {
+    let mut tree = Tree::new(Entry::directory(0o755));
+    for folder in ["usr", "usr/share"] {
+        tree.insert(
+            path(folder),
+            Entry { origin: Origin::Package("base".into()), ..Entry::directory(0o755) },
+        );
+    }
+    for number in 0..packages {
+        let origin = Origin::Package(format!("package{number:04}").as_str().into());
+        let home = format!("usr/share/package{number:04}");
+        tree.insert(path(&home), Entry { origin: origin.clone(), ..Entry::directory(0o755) });
+        for folder in 0..10 {
+            let folder = format!("{home}/part{folder}");
+            tree.insert(path(&folder), Entry { origin: origin.clone(), ..Entry::directory(0o755) });
+            for file in 0..4 {
+                let name = format!("{folder}/file{file}");
+                let seed = mixed(
+                    block::Digest::of(name.as_bytes()).0[..8]
+                        .iter()
+                        .fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
+                );
+                let len = if seed.is_multiple_of(997) { seed % 900_000 } else { seed % 9_000 };
+                let seed = seed ^ version(number);
+                let digest = Digest::of(&[seed.to_le_bytes(), len.to_le_bytes()].concat());
+                let meta = Meta { mtime: Timestamp::from_seconds(1_600_000_000), ..Meta::default() };
+                let node = Node::File(Content::new(digest, len, Arc::new(Seeded(seed))));
+                tree.insert(path(&name), Entry { meta, node, origin: origin.clone() });
+            }
+        }
+    }
+    tree
+}
+
+#[test]
+fn a_tree_of_200000_files_is_sound_and_an_update_leaves_the_rest_alone() {
+    const PACKAGES: u64 = 5000;
+    let options = options(6 * GIB);
+    let tree = large_system(PACKAGES, |_| 0);
+    assert!(tree.iter().count() > 255_000);
+    let before = by_path(&tree, &options);
+    Image::new(&before).check();
+    // All of them take half a minute.
+    if std::env::var_os("BAKEHOUSE_THOROUGH").is_some() {
+        compare(&before, &tree);
+    }
+    let volume = view(&before);
+    let mut read = 0;
+    for (path, entry) in tree.iter().step_by(13) {
+        let Node::File(content) = &entry.node else { continue };
+        let mut expected = vec![0; content.len() as usize];
+        content.read_at(0, &mut expected).unwrap();
+        assert!(volume.read(format!("/{path}").as_str()).unwrap() == expected, "{path}");
+        read += 1;
+    }
+    assert!(read > 10_000, "{read}");
+    // One package of a hundred, with the same lengths: its blocks, and none of the metadata but its inodes' checksums.
+    let after = by_path(&large_system(PACKAGES, |number| u64::from(number % 100 == 7)), &options);
+    let all = blocks(&before).len();
+    let (new, indexes) = changes(&before, &after);
+    assert_eq!(new, indexes);
+    assert!(new <= 2 * 50, "{new} of {all} blocks are new");
 }
 
 #[test]

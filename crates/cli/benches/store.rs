@@ -163,7 +163,7 @@ fn series(cache: &Path) -> Vec<Image> {
 
 const OURS: &str = "bakehouse";
 
-/// How a program is told to do things, in a folder of its own. `{image}`, `{out}`, `{n}`, `{before}` are replaced.
+/// How a program is told to do things, in a folder of its own. `{image}`, `{out}`, `{n}` are replaced.
 struct Contender {
     name: &'static str,
     /// What is run before the first step, unmeasured.
@@ -217,9 +217,8 @@ fn contenders(tools: &Tools, desync: &Tools) -> Vec<Contender> {
         init: vec![words("mkdir store")],
         put: words(&format!("{desync}{global} make{make} -s store {{n}}.caibx {{image}}")),
         get: words(&format!("{desync}{global} extract -s store {{n}}.caibx {{out}}")),
-        update: Some(words(&format!(
-            "{desync}{global} extract -s store --seed {{before}}.caibx {{n}}.caibx {{out}}"
-        ))),
+        // In place: what the file has already is not written again.
+        update: Some(words(&format!("{desync}{global} extract -k -s store {{n}}.caibx {{out}}"))),
         store: "store",
         env: Vec::new(),
     };
@@ -316,7 +315,6 @@ impl Contender {
             .map(|word| match what {
                 Some((image, number, out)) => word
                     .replace("{image}", &image.path.display().to_string())
-                    .replace("{before}", &number.saturating_sub(2).to_string())
                     .replace("{n}", &number.to_string())
                     .replace("{out}", out),
                 None => word.clone(),

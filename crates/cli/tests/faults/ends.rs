@@ -10,12 +10,13 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::Case;
-use crate::house::{Running, SmallDisk, bakehouse, eventually, files_below, said};
+use crate::house::{Running, Said, SmallDisk, bakehouse, eventually, files_below, said};
 
 pub(crate) const CASES: &[Case] = &[
     ("killed_at_any_moment", killed_at_any_moment),
     ("interrupted", interrupted),
     ("no_room_for_the_root", no_room_for_the_root),
+    ("no_room_in_memory", no_room_in_memory),
     ("no_room_for_the_outputs", no_room_for_the_outputs),
     ("two_bakes_of_one_recipe", two_bakes_of_one_recipe),
     ("an_interrupted_check_leaves_no_machine", an_interrupted_check_leaves_no_machine),
@@ -208,6 +209,52 @@ fn no_room_for_the_root() {
     assert_eq!(small.work(), [] as [PathBuf; 0]);
     assert!(!small.out("out").exists());
     drop(disk);
+}
+
+/// What is said of the place of a root that memory is large enough for.
+fn in_memory_where_it_can_be(said: &Said) -> &'static str {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    // Files in memory have the attributes of users since then; owners that a process keeps are kept on the disk.
+    if version < (6, 6) || said.text.contains("this user has one id only") {
+        println!("NOT TRIED: a root in memory, which this kernel, or a user with one id, does not have");
+        return "root file system: made on the disk";
+    }
+    "root file system: made in memory"
+}
+
+fn no_room_in_memory() {
+    let small = Small::new("memory");
+    let available = fs::read_to_string("/proc/meminfo").unwrap();
+    let available = available.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let available = available.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    if available.unwrap_or(0) < 6 << 20 {
+        println!("NOT TRIED: more in memory than there is room for: this machine has less than 6 GiB free");
+        return;
+    }
+    let recipe = small.folder.path().join("small.yaml");
+    let step = "run: [{name: scratch, script: dd if=/dev/zero of=/var/tmp/scratch bs=1M count=2200 && rm /var/tmp/scratch}]\n";
+    fs::write(&recipe, fs::read_to_string(&recipe).unwrap() + step).unwrap();
+    let mut command = small.command(&small.out("out"));
+    command.arg("--explain").env("BAKEHOUSE_MEMORY", "2GiB");
+    let said = said(command);
+    if in_memory_where_it_can_be(&said).ends_with("memory") {
+        said.tells(
+            1,
+            &[
+                "made in memory",
+                "scratch",
+                "No space left on device",
+                "help: the disk is full",
+                "BAKEHOUSE_MEMORY=0",
+            ],
+        );
+        assert!(!small.out("out").exists());
+    } else {
+        said.tells(0, &["made on the disk"]);
+    }
+    assert_eq!(small.work(), [] as [PathBuf; 0]);
 }
 
 fn no_room_for_the_outputs() {

@@ -353,7 +353,13 @@ fn elsewhere(arguments: &[OsString], subordinate: bool) -> ExitCode {
         mount_bind(&ids, file).unwrap();
     }
     let uefi = Path::new("/sys/firmware/efi").exists();
-    mount("none", "/sys/firmware", "tmpfs", MountFlags::empty(), None).unwrap();
+    if Path::new("/sys/firmware").exists() {
+        mount("none", "/sys/firmware", "tmpfs", MountFlags::empty(), None).unwrap();
+    } else {
+        // A root in which nobody mounted what the kernel says of the machine.
+        mount("none", "/sys", "tmpfs", MountFlags::empty(), None).unwrap();
+        fs::create_dir("/sys/firmware").unwrap();
+    }
     if !uefi {
         fs::create_dir("/sys/firmware/efi").unwrap();
     }

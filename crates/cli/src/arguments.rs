@@ -24,7 +24,8 @@ the command line.
 Environment: BAKEHOUSE_CACHE, the cache folder [default: bakehouse in the user's cache folder]; \
 BAKEHOUSE_STORE, the store [default: bakehouse/store in the user's data folder]; \
 BAKEHOUSE_DEBIAN_MIRROR, a Debian mirror [default: that of the host's apt sources, else a public one]; \
-BAKEHOUSE_MEMORY, how much memory files in the making may take [default: half of what is free]; NO_COLOR, and CLICOLOR_FORCE, whether there are colours.";
+BAKEHOUSE_MEMORY, how much memory files in the making may take [default: half of what is free]; NO_COLOR, \
+CLICOLOR and CLICOLOR_FORCE, whether there are colours.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

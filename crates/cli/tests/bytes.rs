@@ -13,6 +13,7 @@ mod parents;
 #[path = "commands/shapes.rs"]
 mod shapes;
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown};
@@ -195,6 +196,8 @@ fn same_bytes(recipe: &str, arch: &str) {
         give(&place, USER);
         open(other.path());
         let tools = user_id_helpers(folder.path());
+        let listed = || Path::new("/etc").read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        let before: BTreeSet<OsString> = listed().collect();
         for (what, who) in [("the bake with subordinate ids", ELSEWHERE), ("the bake without", ALONE)] {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.arg(who).arg(folder.path()).args(rebuild).env_clear().env("HOME", &place);
@@ -205,6 +208,7 @@ fn same_bytes(recipe: &str, arch: &str) {
             assert_eq!(alone, who == ALONE);
             all_are_the_same(&output, &out);
         }
+        assert_eq!(listed().collect::<BTreeSet<_>>(), before, "the host's own /etc stays as it is");
     } else {
         println!("NOT COMPARED: other users and other firmware, for which these tests must be run as root");
         let mut command = Command::new("/bin/sh");
@@ -346,7 +350,12 @@ fn elsewhere(arguments: &[OsString], subordinate: bool) -> ExitCode {
     let ids = folder.join("subordinate-ids");
     let lines = if subordinate { format!("{USER}:{SUBORDINATE}:65536\n") } else { String::new() };
     fs::write(&ids, lines).unwrap();
-    for file in ["/etc/subuid", "/etc/subgid"] {
+    let files = ["/etc/subuid", "/etc/subgid"];
+    if !files.iter().all(|file| Path::new(file).exists()) {
+        // What the host has not is made in a layer of this namespace alone.
+        hosts::lay_over(Path::new("/etc"), &folder.join("over-etc"), 0);
+    }
+    for file in files {
         if !Path::new(file).exists() {
             fs::write(file, "").unwrap();
         }
@@ -363,8 +372,8 @@ fn elsewhere(arguments: &[OsString], subordinate: bool) -> ExitCode {
     if !uefi {
         fs::create_dir("/sys/firmware/efi").unwrap();
     }
-    if let Some(folder) = std::env::var_os(hosts::OVER) {
-        hosts::lay_over(Path::new(&folder));
+    if let Some(covered) = std::env::var_os(hosts::OVER) {
+        hosts::lay_over(Path::new(&covered), &folder.join("over"), USER);
     }
     rustix::process::umask(Mode::from_raw_mode(0o077));
     rustix::thread::set_thread_groups(&[]).unwrap();

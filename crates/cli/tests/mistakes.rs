@@ -142,6 +142,10 @@ const RECIPES: &[Mistake] = &[
         "name: web\nfiles:\n  - {path: etc/app.conf, content: a}\n  - {path: /a, content: a, mode: rw-r--r--}\n  - {path: /b}\n  - {path: /c, content: c, source: web.yaml}\n"
     ),
     recipe!(
+        "A file below a file",
+        "name: web\nfiles:\n  - {path: /etc/app, content: a}\n  - {path: /etc/app/app.conf, content: b}\n"
+    ),
+    recipe!(
         "A private key for a user",
         "name: web\nusers:\n  - name: me\n    authorized_keys: [\"-----BEGIN OPENSSH PRIVATE KEY-----\"]\n"
     ),

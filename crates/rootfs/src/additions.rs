@@ -7,6 +7,7 @@ use std::path::Path;
 
 use block::Origin;
 use recipe::{Code, Diagnostic, Diagnostics, FileSpec, Payload, Recipe, RunStep, Unit, User, nearest};
+use rustix::fs::FileType;
 use sandbox::{Input, Sandbox};
 
 use crate::accounts::{Accounts, NewUser, add_user};
@@ -192,8 +193,37 @@ impl<'a> Additions<'a> {
         Ok(())
     }
 
-    /// Whether the accounts that the recipe makes and names can be; all that is wrong with them at once.
-    pub(crate) fn check_accounts(&self, recipe: &Recipe) -> Result<(), Error> {
+    /// What the packages brought that keeps a file of the recipe from its place.
+    fn in_the_way(&self, file: &FileSpec) -> Result<Option<Diagnostic>, Error> {
+        let is_folder = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let path = file.path.as_bytes();
+        let slashes = path.iter().enumerate().filter(|(at, byte)| **byte == b'/' && *at > 0);
+        for above in slashes.map(|(at, _)| &path[..at]) {
+            if self.root.lstat(above)?.is_none() {
+                break;
+            }
+            let what = match self.root.stat(above)? {
+                Some(there) if is_folder(there) => continue,
+                Some(_) => "a file",
+                None => "a link that leads nowhere",
+            };
+            let above = String::from_utf8_lossy(above);
+            let message = format!("`{above}` is no folder in the image but {what}");
+            let told = file.span.error(Code::Path, message, "is to lie below it");
+            return Ok(Some(told.help("choose another path")));
+        }
+        let lays_folder = matches!(&file.payload, Payload::Source(source) if source.is_dir());
+        if lays_folder || !self.root.lstat(path)?.is_some_and(is_folder) {
+            return Ok(None);
+        }
+        let message = format!("`{}` is a folder in the image, and no file can take its place", file.path);
+        let told = file.span.error(Code::Path, message, "is to be a file");
+        Ok(Some(told.help("give the file a name below the folder, or choose another path")))
+    }
+
+    /// Whether the accounts that the recipe makes and names can be, and its files have room; all that is wrong with
+    /// them at once.
+    pub(crate) fn check(&self, recipe: &Recipe) -> Result<(), Error> {
         let accounts = Accounts::read(self.root)?;
         let mut problems = Vec::new();
         for user in &recipe.users {
@@ -223,6 +253,7 @@ impl<'a> Additions<'a> {
         let accounts = accounts.with(recipe.users.iter().map(|user| user.name.as_str()));
         for file in &recipe.files {
             problems.extend(owner(file, &accounts).err().into_iter().flatten());
+            problems.extend(self.in_the_way(file)?);
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::Recipe(Diagnostics(problems))) }
     }
@@ -285,12 +316,12 @@ impl<'a> Additions<'a> {
             let (from, to) = ([from, b"/", &name].concat(), [to, b"/", &name].concat());
             let Some(stat) = self.root.lstat(&from)? else { continue };
             let attributes = Attributes { mode: stat.st_mode & 0o7777, uid, gid, mtime: self.time };
-            match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-                rustix::fs::FileType::Directory => {
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
                     self.folder(&to, attributes, "users")?;
                     self.skeleton(&from, &to, uid, gid)?;
                 }
-                rustix::fs::FileType::Symlink => {
+                FileType::Symlink => {
                     let target = self.root.read_link(&from)?.unwrap_or_default();
                     self.root.symlink(&target, &to, attributes)?;
                     self.note(&to, "users")?;
@@ -424,6 +455,9 @@ mod tests {
             std::fs::create_dir_all(at(path).parent().unwrap()).unwrap();
             std::fs::write(at(path), text).unwrap();
         }
+        for (target, path) in [("/gone", "etc/nowhere"), ("init.d", "etc/rc")] {
+            std::os::unix::fs::symlink(target, at(path)).unwrap();
+        }
         let path = folder.path().join("recipe.yaml");
         std::fs::write(&path, format!("name: web\n{recipe}\n")).unwrap();
         let source = recipe::load(&path, &recipe::LoadOptions::default()).unwrap();
@@ -434,7 +468,7 @@ mod tests {
     }
 
     fn accounts(recipe: &str) -> String {
-        told(recipe, |additions, recipe| match additions.check_accounts(recipe) {
+        told(recipe, |additions, recipe| match additions.check(recipe) {
             Ok(()) => Vec::new(),
             Err(Error::Recipe(problems)) => problems.0,
             Err(other) => panic!("{other}"),
@@ -501,6 +535,51 @@ error: there is no user `mee` in the image
         );
         assert_eq!(
             accounts("files: [{path: /x, content: a, owner: www-data}]\nusers: [{name: a, groups: [adm]}]"),
+            ""
+        );
+    }
+
+    #[test]
+    fn files_for_which_there_is_no_place_are_told_all_at_once_at_their_places() {
+        assert_eq!(
+            accounts(
+                "files:\n\
+                 \x20 - {path: /etc/passwd/x, content: a}\n\
+                 \x20 - {path: /etc/init.d, content: a}\n\
+                 \x20 - {path: /etc/nowhere/x, content: a}"
+            ),
+            "\
+error: `/etc/passwd` is no folder in the image but a file
+ --> recipe.yaml:3:12
+  |
+3 |   - {path: /etc/passwd/x, content: a}
+  |            ^^^^^^^^^^^^^ is to lie below it
+  = help: choose another path
+
+error: `/etc/init.d` is a folder in the image, and no file can take its place
+ --> recipe.yaml:4:12
+  |
+4 |   - {path: /etc/init.d, content: a}
+  |            ^^^^^^^^^^^ is to be a file
+  = help: give the file a name below the folder, or choose another path
+
+error: `/etc/nowhere` is no folder in the image but a link that leads nowhere
+ --> recipe.yaml:5:12
+  |
+5 |   - {path: /etc/nowhere/x, content: a}
+  |            ^^^^^^^^^^^^^^ is to lie below it
+  = help: choose another path
+"
+        );
+        // Links to folders are as good as folders, what is missing is made, and a file or a link may be replaced.
+        assert_eq!(
+            accounts(
+                "files:\n\
+                 \x20 - {path: /etc/rc/x, content: a}\n\
+                 \x20 - {path: /srv/app/x, content: a}\n\
+                 \x20 - {path: /etc/nowhere, content: a}\n\
+                 \x20 - {path: /etc/passwd, content: a}"
+            ),
             ""
         );
     }

@@ -270,7 +270,7 @@ fn prepare<'r>(
     }
     let mut additions = Additions::new(root, made);
     stages.stage("add what the recipe says", || {
-        additions.check_accounts(recipe)?;
+        additions.check(recipe)?;
         additions.motd_web_files(recipe)?;
         for user in &recipe.users {
             additions.user(user)?;

@@ -162,14 +162,16 @@ pub(crate) fn twenty_bakes(recipe: &str, arch: &str) {
     }
 }
 
-/// What is laid over a folder: everything that is written goes to memory, and nothing of it stays.
-pub(crate) fn lay_over(folder: &Path) {
-    let layers = Path::new("/mnt");
+/// Lays another file system over a folder, in this mount namespace: everything that is written to the folder goes to
+/// memory, and nothing of it stays. `layers` is a folder of the test's own, in which that memory is mounted; what lies
+/// above belongs to `user`.
+pub(crate) fn lay_over(folder: &Path, layers: &Path, user: u32) {
+    fs::create_dir_all(layers).unwrap();
     mount("none", layers, "tmpfs", MountFlags::empty(), None).unwrap();
     let (upper, work) = (layers.join("upper"), layers.join("work"));
     fs::create_dir(&upper).unwrap();
     fs::create_dir(&work).unwrap();
-    std::os::unix::fs::chown(&upper, Some(USER), Some(USER)).unwrap();
+    std::os::unix::fs::chown(&upper, Some(user), Some(user)).unwrap();
     let options =
         format!("lowerdir={},upperdir={},workdir={}", folder.display(), upper.display(), work.display());
     let options = std::ffi::CString::new(options).unwrap();

@@ -1,5 +1,7 @@
 //! What is laid into the root file system: login scripts, web files, files, accounts, units and run steps.
 
+use std::collections::BTreeMap;
+
 use super::names::{is_file_name, is_key_type, is_user_name, runnable_name, runs_as_part};
 use super::{Decoder, depth, first_line, items, others, same_file};
 use crate::language;
@@ -178,6 +180,30 @@ impl Decoder<'_> {
                 }
                 Some(at) => files[at] = file,
                 None => files.push(file),
+            }
+        }
+        let is_folder = |payload: &Payload| matches!(payload, Payload::Source(path) if path.is_dir());
+        let plain: BTreeMap<&str, &FileSpec> = files
+            .iter()
+            .filter(|file| !is_folder(&file.payload))
+            .map(|file| (file.path.as_str(), file))
+            .collect();
+        for file in &files {
+            let mut above = file.path.match_indices('/').filter_map(|(at, _)| plain.get(&file.path[..at]));
+            if let Some(above) = above.next() {
+                let line = above.span.position().0;
+                let place = if same_file(&above.span, &file.span) {
+                    format!("line {line}")
+                } else {
+                    format!("line {line} of {}", above.span.file().display())
+                };
+                self.error(
+                    Code::Path,
+                    &file.span,
+                    format!("`{}` is a file of this recipe, not a folder", above.path),
+                    "is to lie below it",
+                    format!("{place} makes it a file: choose another path for one of them"),
+                );
             }
         }
         files

@@ -121,6 +121,10 @@ pub fn check(
         path: folder.join(crate::MANIFEST),
         reason: error.to_string(),
     })?;
+    // Before anything is fetched: what the machines say is written there.
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).map_err(|error| {
+        Error::io(folder, "the logs of its machines cannot be written here")(error.into())
+    })?;
     let programs = programs(arch, place, stages)?;
     let work = WorkFolder::new(place.cache, "machines")?;
     let accel = machine::probe_kvm(&programs, &manifest.arch, work.path());

@@ -39,6 +39,18 @@ pub enum Error {
         /// What would have to change.
         reason: String,
     },
+    /// What a bake writes would become part of what the next one lays down.
+    #[error(
+        "{}: lies in {}, whose files the recipe lays into the image: name another folder (outputs: --out DIR, store: --store \
+         STORE, lock: --lock FILE)",
+        path.display(), source_folder.display()
+    )]
+    InSource {
+        /// What would be written there.
+        path: PathBuf,
+        /// The recipe's folder of files.
+        source_folder: PathBuf,
+    },
     /// The lock was written for other bytes than this program makes.
     #[error(
         "{}: written for {writer} version {found}, this program has version {known}: bake with --update, or with the \
@@ -238,7 +250,8 @@ impl Error {
     pub fn is_mistake(&self) -> bool {
         match self {
             Self::Recipe(_)
-            | Self::Lock(LockError::Damaged { .. } | LockError::Version { .. })
+            | Self::Lock(LockError::Damaged { .. } | LockError::Version { .. } | LockError::Other { .. })
+            | Self::InSource { .. }
             | Self::Locked { .. }
             | Self::Writer { .. }
             | Self::Parent { .. }
@@ -261,7 +274,10 @@ impl Error {
                 )
             }
             Self::Store(error) => error.is_mistake(),
-            // A file stands where a folder is to be.
+            // A file stands where a folder is to be, or a folder where the lock is.
+            Self::Lock(LockError::Io { error, .. }) => {
+                matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
+            }
             Self::Io { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists)
             }

@@ -176,6 +176,24 @@ fn read(request: &Request, stages: &Stages<'_>) -> Result<(recipe::Source, Recip
     })
 }
 
+/// Refuses to write into a folder that the recipe lays into the image.
+fn outside_sources(path: &Path, recipe: &Recipe) -> Result<(), Error> {
+    let absolute = std::path::absolute(path).map_err(Error::io(path, "cannot be found"))?;
+    // What is there of the path, where its links lead.
+    let real = absolute.ancestors().find_map(|above| above.canonicalize().ok()).unwrap_or(absolute);
+    let payloads = recipe.files.iter().map(|file| &file.payload);
+    let web = recipe.web.iter().flat_map(|web| web.entries.iter().map(|entry| &entry.payload));
+    let laid = payloads.chain(web).filter_map(|payload| match payload {
+        recipe::Payload::Source(source) => Some(source),
+        recipe::Payload::Content(_) => None,
+    });
+    let volumes = recipe.volumes.iter().filter_map(|volume| volume.source.as_ref());
+    match laid.chain(volumes).find(|source| source.is_dir() && real.starts_with(source)) {
+        Some(source) => Err(Error::InSource { path: path.to_owned(), source_folder: source.clone() }),
+        None => Ok(()),
+    }
+}
+
 /// Finds the recipe's lock, or writes it.
 fn lock(
     source: &recipe::Source,
@@ -273,6 +291,10 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     let mut work = WorkFolder::new(&request.cache, "bake")?;
     // Before the long work: a bad place for them is told at once.
     let out = request.out.clone().unwrap_or_else(|| default_out(&recipe));
+    let lock_path = request.lock.clone().unwrap_or_else(|| source.lock_path());
+    for path in [Some(&out), request.store.as_ref(), Some(&lock_path)].into_iter().flatten() {
+        outside_sources(path, &recipe)?;
+    }
     let mut outputs = Outputs::open(out, &work)?;
     let begun = lock(&source, recipe, &wish, request, stages)?;
     let parent = Parent::of(&begun.resolved.lock, begun.recipe.arch, &begun.lock_path)?;

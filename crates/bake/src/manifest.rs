@@ -163,11 +163,24 @@ pub(crate) fn machine_check(check: &recipe::Check) -> Check {
     }
 }
 
+/// A folder's images below it, when it holds no image itself: people name `out/hello-web` for `out/hello-web/x86_64`.
+pub(crate) fn nearer(folder: &Path) -> Option<Error> {
+    let below = recipe::Arch::ALL.map(|arch| folder.join(arch.as_str()));
+    let found: Vec<_> = below.iter().filter(|folder| folder.join(MANIFEST).exists()).collect();
+    found.first()?;
+    let all: Vec<_> = found.iter().map(|folder| folder.display().to_string()).collect();
+    let reason = format!("holds no {MANIFEST}, but below it there is: give {}", all.join(" or "));
+    Some(Error::NotBaked { path: folder.to_owned(), reason })
+}
+
 impl Manifest {
     /// Reads the manifest in a folder of outputs.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
         let text = std::fs::read(&path).map_err(|error| {
+            if let Some(nearer) = nearer(folder).filter(|_| error.kind() == ErrorKind::NotFound) {
+                return nearer;
+            }
             let what = match error.kind() {
                 ErrorKind::NotFound if folder.exists() => format!("holds no {MANIFEST}"),
                 ErrorKind::NotFound => "is not there".to_owned(),

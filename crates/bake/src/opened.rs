@@ -52,7 +52,8 @@ impl Opened {
         if let Err(fs::TryLockError::WouldBlock) = held.try_lock_shared() {
             return Err(Error::BeingBaked { path: folder.to_owned() });
         }
-        let manifest = Manifest::read(folder).map_err(|error| nearer(folder).unwrap_or(error))?;
+        let manifest =
+            Manifest::read(folder).map_err(|error| crate::manifest::nearer(folder).unwrap_or(error))?;
         let mut remarks = Vec::new();
         let mut volumes = Vec::new();
         for volume in &manifest.volumes {
@@ -140,16 +141,6 @@ impl Opened {
         opened.image.name = Some(record.name);
         Ok(opened)
     }
-}
-
-/// A folder's images below it, when it holds no image itself: people name `out/hello-web` for `out/hello-web/x86_64`.
-fn nearer(folder: &Path) -> Option<Error> {
-    let below = Arch::ALL.map(|arch| folder.join(arch.as_str()));
-    let found: Vec<_> = below.iter().filter(|folder| folder.join(MANIFEST).exists()).collect();
-    found.first()?;
-    let all: Vec<_> = found.iter().map(|folder| folder.display().to_string()).collect();
-    let reason = format!("holds no {MANIFEST}, but below it there is: give {}", all.join(" or "));
-    Some(Error::NotBaked { path: folder.to_owned(), reason })
 }
 
 /// A volume that was found.

@@ -214,9 +214,11 @@ fn rebuild(
         path: what.folder.join(MANIFEST),
         reason: error.to_string(),
     })?;
-    if let Some(found) = recipe::Lock::read(&lock)?
-        && found.digest().to_hex() != manifest.lock
-    {
+    let Some(found) = recipe::Lock::read(&lock)? else {
+        let reason = format!("its lock {} is not there: restore it, or name it with --lock", lock.display());
+        return Err(Error::NotBaked { path: what.folder.clone(), reason });
+    };
+    if found.digest().to_hex() != manifest.lock {
         let reason = format!(
             "was baked from another lock than {} is now: restore that lock, or name it with --lock",
             lock.display()

@@ -1,9 +1,12 @@
 //! The command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use bake::{FirmwareChoice, LockMode, ParentChoice};
+use clap::builder::{PossibleValue, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use recipe::Arch;
 
@@ -67,7 +70,8 @@ pub(crate) enum Command {
     Schema,
     /// Print the completions of a shell
     ///
-    /// For bash: bakehouse completions bash > ~/.local/share/bash-completion/completions/bakehouse
+    /// For bash, in ~/.local/share/bash-completion/completions (make it when it is missing): bakehouse completions bash >
+    /// ~/.local/share/bash-completion/completions/bakehouse
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -113,7 +117,7 @@ pub(crate) struct BakeArguments {
     /// The recipe's file
     pub(crate) recipe: PathBuf,
     /// The architecture to bake for: x86_64, aarch64, or all of the recipe's [default: this machine's]
-    #[arg(long)]
+    #[arg(long, value_parser = ArchParser::<ArchChoice>::new(&["x86_64", "aarch64", "all"]))]
     pub(crate) arch: Option<ArchChoice>,
     /// Folder for the outputs; with --arch all each architecture gets one of its own in it [default: out/<name>/<arch>]
     #[arg(long, value_name = "DIR")]
@@ -245,7 +249,7 @@ pub(crate) struct ExplainArguments {
     /// The recipe's file
     pub(crate) recipe: PathBuf,
     /// The architecture [default: this machine's]
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_name = "ARCH", value_parser = ArchParser::<Arch>::new(&["x86_64", "aarch64"]))]
     pub(crate) arch: Option<Arch>,
     /// The lock's file [default: <recipe>.lock beside the recipe]
     #[arg(long, value_name = "FILE")]
@@ -263,7 +267,7 @@ pub(crate) struct ShellArguments {
     /// The recipe's file
     pub(crate) recipe: PathBuf,
     /// The architecture [default: this machine's]
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_name = "ARCH", value_parser = ArchParser::<Arch>::new(&["x86_64", "aarch64"]))]
     pub(crate) arch: Option<Arch>,
     /// The lock's file [default: <recipe>.lock beside the recipe]
     #[arg(long, value_name = "FILE")]
@@ -329,7 +333,7 @@ pub(crate) enum ArchChoice {
     One(Arch),
 }
 
-impl std::str::FromStr for ArchChoice {
+impl FromStr for ArchChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -339,6 +343,36 @@ impl std::str::FromStr for ArchChoice {
                 text.parse().map(Self::One).map_err(|error: recipe::UnknownArch| format!("{error}, or `all`"))
             }
         }
+    }
+}
+
+/// Reads an architecture, and lets completions know which there are.
+#[derive(Clone)]
+struct ArchParser<T>(&'static [&'static str], PhantomData<fn() -> T>);
+
+impl<T> ArchParser<T> {
+    fn new(values: &'static [&'static str]) -> Self {
+        Self(values, PhantomData)
+    }
+}
+
+impl<T> TypedValueParser for ArchParser<T>
+where
+    T: FromStr<Err: Into<Box<dyn std::error::Error + Send + Sync>>> + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        TypedValueParser::parse_ref(&T::from_str, command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(PossibleValue::new)))
     }
 }
 

@@ -67,7 +67,7 @@ fn bake_one(
         store: Some(store_folder(arguments.store.as_deref())?),
         cache: cache_folder()?,
         memory: memory()?,
-        mirror: mirror(),
+        mirror: mirror()?,
         now: now()?,
     };
     let baked = bake::bake(&request, &stages);
@@ -136,7 +136,7 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<u8> {
         lock: arguments.lock.clone(),
         cache: cache_folder()?,
         memory: memory()?,
-        mirror: mirror(),
+        mirror: mirror()?,
         now: now()?,
     };
     let verified = bake::verify(&what, &stages);
@@ -161,7 +161,7 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<u8> {
 pub(crate) fn check(arguments: &CheckArguments) -> Result<u8> {
     let terminal = Terminal::new();
     let stages = Stages::new(&terminal);
-    let (cache, mirror, now) = (cache_folder()?, mirror(), now()?);
+    let (cache, mirror, now) = (cache_folder()?, mirror()?, now()?);
     let place = Place { cache: &cache, now, mirror: mirror.as_deref() };
     let checks = bake::check(&arguments.folder, arguments.firmware.into(), &place, &stages);
     terminal.close();

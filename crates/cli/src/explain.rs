@@ -43,7 +43,8 @@ fn text(explanation: &Explanation, paint: Paint) -> String {
     section("Values", values(&explanation.values, paint));
     section("Packages", packages(explanation, paint));
     section("Volumes", volumes(explanation));
-    let checks = explanation.checks.iter().map(ToString::to_string);
+    let always = "what holds for every machine: it boots, cloud-init is done where it is installed, no unit has failed";
+    let checks = std::iter::once(always.to_owned()).chain(explanation.checks.iter().map(ToString::to_string));
     section("Checks, on each machine that it boots on", checks.collect());
     let width = explanation.stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0);
     let stages = explanation.stages.iter().map(|stage| format!("{:width$}  {}", stage.name, stage.what));
@@ -79,7 +80,7 @@ fn one_line(value: &str) -> String {
     let mut lines = value.lines().filter(|line| !line.trim().is_empty());
     let first = lines.next().unwrap_or_default();
     let more = lines.count();
-    let cut: String = first.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WIDE).collect();
+    let cut: String = first.chars().map(|c| if block::is_obeyed(c) { ' ' } else { c }).take(WIDE).collect();
     match (cut.chars().count() < first.chars().count(), more) {
         (false, 0) => cut,
         (true, 0) => format!("{cut}…"),

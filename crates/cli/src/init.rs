@@ -61,11 +61,19 @@ pub(crate) fn init(arguments: &InitArguments) -> Result<u8> {
         let top = repository(&folder)?;
         let path = shown(top.join(WORKFLOW_FILE));
         if path.symlink_metadata().is_ok() {
-            return Err(Refused { path, reason: "is there already and stays as it is" }.into());
+            let reason =
+                "is there already and stays as it is: add the steps of its job for this recipe by hand";
+            return Err(Refused { path, reason }.into());
         }
-        let inside = std::path::absolute(&recipe)?;
+        let inside = plain(&std::path::absolute(&recipe)?);
         let inside = inside.strip_prefix(&top).unwrap_or(&recipe).with_extension("");
         let shown = inside.to_string_lossy().into_owned();
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        if !shown.chars().all(is_plain) || shown.starts_with('-') {
+            let reason = "has characters in its path that a workflow's shell or expressions would take for their own: use letters, \
+                          digits, `-`, `_` and `.`";
+            return Err(Refused { path: recipe, reason }.into());
+        }
         let text =
             WORKFLOW.replace(&format!("name: {NAME}-"), &format!("name: {name}-")).replace(NAME, &shown);
         plan.push(Planned { path, text, what: "bakes and checks on every push" });
@@ -75,6 +83,8 @@ pub(crate) fn init(arguments: &InitArguments) -> Result<u8> {
         say(format!("wrote {}: {}", file.path.display(), file.what));
     }
     let recipe = block::shell_word(&recipe.to_string_lossy());
+    // Else it would be taken for an option.
+    let recipe = if recipe.starts_with('-') { format!("./{recipe}") } else { recipe };
     say(format!("\nNext:\n  bakehouse validate {recipe}\n  bakehouse bake {recipe}"));
     if arguments.ci {
         say("and commit the lock that the first bake writes beside the recipe: the workflow insists on it");
@@ -84,7 +94,15 @@ pub(crate) fn init(arguments: &InitArguments) -> Result<u8> {
 
 /// The folder, the recipe's file in it, and the name that follows from where it is.
 fn names(place: &Path) -> Result<(PathBuf, PathBuf, String)> {
-    let is_file = place.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    let ending = place.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    if let Some("txt" | "json" | "toml") = ending.as_deref()
+        && !place.is_dir()
+    {
+        return Err(
+            Refused { path: place.to_owned(), reason: "is no recipe's name: recipes end in .yaml" }.into()
+        );
+    }
+    let is_file = matches!(ending.as_deref(), Some("yaml" | "yml"));
     if is_file && !place.is_dir() {
         let folder = place.parent().unwrap_or(Path::new(""));
         let name = recipe_name(&place.file_stem().unwrap_or_default().to_string_lossy());
@@ -95,11 +113,25 @@ fn names(place: &Path) -> Result<(PathBuf, PathBuf, String)> {
         return Err(Refused { path: place.to_owned(), reason }.into());
     }
     let whole = std::path::absolute(place).with_context(|| format!("cannot find {}", place.display()))?;
+    let whole = whole.canonicalize().unwrap_or_else(|_| plain(&whole));
     let name = recipe_name(&whole.file_name().unwrap_or_default().to_string_lossy());
     // `./` before a name says nothing.
     let folder = if place == Path::new(".") { PathBuf::new() } else { place.to_owned() };
     let recipe = folder.join(format!("{name}.yaml"));
     Ok((folder, recipe, name))
+}
+
+/// A path without `.` and `..`, by name alone.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => drop(plain.pop()),
+            std::path::Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// A path as people here would write it.
@@ -176,5 +208,10 @@ mod tests {
         assert_eq!(name, "shop");
         let (_, recipe, name) = names(Path::new("images/Shop")).unwrap();
         assert_eq!((recipe, name.as_str()), (PathBuf::from("images/Shop/shop.yaml"), "shop"));
+        let (_, recipe, name) = names(Path::new("gone/below/..")).unwrap();
+        assert_eq!((recipe, name.as_str()), (PathBuf::from("gone/below/../gone.yaml"), "gone"));
+        let (_, recipe, _) = names(Path::new("Shop.YAML")).unwrap();
+        assert_eq!(recipe, PathBuf::from("Shop.YAML"));
+        assert!(names(Path::new("shop.txt")).is_err());
     }
 }

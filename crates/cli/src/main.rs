@@ -30,14 +30,18 @@ const FAILED: u8 = 1;
 const MISTAKE: u8 = 2;
 
 fn main() -> ExitCode {
-    let command = Arguments::parse().command;
+    let command = match arguments() {
+        Ok(arguments) => arguments.command,
+        Err(code) => return ExitCode::from(code),
+    };
     let json = command.json();
     let code = match &command {
         Command::Bake(_) | Command::Check(_) | Command::Verify(_) | Command::Shell(_) => {
-            job::run(true, json, || told(run(command), json))
+            job::run(true, json, || told(run(command), json, job::Place::Bake))
         }
-        Command::Tools(_) => job::run(false, json, || told(run(command), json)),
-        _ => told(run(command), json),
+        Command::Tools(_) => job::run(false, json, || told(run(command), json, job::Place::Cache)),
+        Command::Store(_) => told(run(command), json, job::Place::Store),
+        _ => told(run(command), json, job::Place::Named),
     };
     ExitCode::from(code)
 }
@@ -64,7 +68,7 @@ fn run(command: Command) -> Result<u8> {
 }
 
 /// Tells an error, with `--json` on standard output too, and gives the exit code.
-fn told(result: Result<u8>, as_json: bool) -> u8 {
+fn told(result: Result<u8>, as_json: bool, place: job::Place) -> u8 {
     let error = match result {
         Ok(code) => return code,
         Err(error) => error,
@@ -97,17 +101,37 @@ fn told(result: Result<u8>, as_json: bool) -> u8 {
         (None, Some(bake::Error::Unfit { .. })) => say(text.trim_end()),
         _ => say(format!("{} {}", paint.bad("error:"), text.trim_end())),
     }
-    if let Some(advice) = job::advice(&error, text.trim_end()) {
+    if let Some(advice) = job::advice(&error, text.trim_end(), place) {
         say(advice);
     }
     if as_json {
         let kind = if code == MISTAKE { "mistake" } else { "failure" };
         let problems = diagnostics.map_or_else(|| json!([]), Diagnostics::to_json);
-        // It failed already; a reader who has gone changes nothing.
-        let _ =
-            print_json(&json!({"error": {"kind": kind, "message": text.trim_end(), "problems": problems}}));
+        tell_json(kind, text.trim_end(), problems);
     }
     code
+}
+
+/// What `--json` has of a failure.
+fn tell_json(kind: &str, message: &str, problems: serde_json::Value) {
+    // It failed already; a reader who has gone changes nothing.
+    let _ = print_json(&json!({"error": {"kind": kind, "message": message, "problems": problems}}));
+}
+
+/// The command line. A mistake in it is told as clap tells it, and with `--json` on standard output too.
+fn arguments() -> Result<Arguments, u8> {
+    Arguments::try_parse().map_err(|error| {
+        // Help and versions are no mistakes. Nobody is left to be told when the output is closed.
+        let _ = error.print();
+        let asked =
+            std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
+        if error.use_stderr() && asked {
+            let text = error.render().to_string();
+            let message = text.trim_end().strip_prefix("error: ").unwrap_or(&text);
+            tell_json("mistake", message, json!([]));
+        }
+        u8::try_from(error.exit_code()).unwrap_or(MISTAKE)
+    })
 }
 
 fn validate(arguments: ValidateArguments) -> Result<u8> {
@@ -125,7 +149,7 @@ fn validate(arguments: ValidateArguments) -> Result<u8> {
         print_json(&json!({"recipe": name, "ok": ok, "problems": problems.to_json()}))?;
     }
     Ok(match failed {
-        Some(error) => told(Err(error.into()), false),
+        Some(error) => told(Err(error.into()), false, job::Place::Named),
         None => {
             if !problems.0.is_empty() {
                 say(problems.render(Paint::on_stderr().0));

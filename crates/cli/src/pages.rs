@@ -9,13 +9,13 @@ use clap::CommandFactory;
 use crate::DONE;
 use crate::arguments::Arguments;
 use crate::init::Refused;
-use crate::terminal::{print, say};
+use crate::terminal::{print_as_it_is, say};
 
 /// `bakehouse completions`.
 pub(crate) fn completions(shell: clap_complete::Shell) -> Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "bakehouse", &mut script);
-    print(String::from_utf8(script)?.trim_end())?;
+    print_as_it_is(String::from_utf8(script)?.trim_end())?;
     Ok(DONE)
 }
 

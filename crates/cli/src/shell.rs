@@ -30,7 +30,7 @@ pub(crate) fn shell(arguments: &ShellArguments) -> Result<u8> {
         store: None,
         cache: cache_folder()?,
         memory: memory()?,
-        mirror: mirror(),
+        mirror: mirror()?,
         now: now()?,
     };
     let terminal = Terminal::new();

@@ -1,5 +1,6 @@
 //! `store …`: the block store from the command line.
 
+use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,12 +141,29 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
                 let reason = "is neither a file nor a block device: write its bytes to a file, and put that";
                 return Err(Refused { path: file.clone(), reason }.into());
             }
-            let store = Store::create(backend())?;
-            let parent = parent.as_deref().map(|parent| store.find(parent)).transpose()?;
+            if let Some(format) = other_format(file) {
+                let reason = match format {
+                    "VMDK" => {
+                        "is a VMDK file, not a disk's bytes: put the raw file, or write one with `qemu-img convert -O raw`"
+                    }
+                    _ => {
+                        "is a qcow2 file, not a disk's bytes: write them with `qemu-img convert -O raw`, and put those"
+                    }
+                };
+                return Err(Refused { path: file.clone(), reason }.into());
+            }
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let name = name.as_deref().unwrap_or(&stem);
+            ::store::check_name(name)?;
+            let store = match parent {
+                // There is none in a store that is not there.
+                Some(_) => Store::open(backend())?,
+                None => Store::create(backend())?,
+            };
+            let parent = parent.as_deref().map(|parent| store.find(parent)).transpose()?;
             let bar = Bar::new(&terminal, "put", Unit::Bytes);
             let options = PutOptions {
-                name: name.as_deref().unwrap_or(&stem),
+                name,
                 id: ChosenId::Derived,
                 parent: parent.map(|parent| parent.id),
                 time: now()?,
@@ -259,6 +277,17 @@ fn show(json: bool, value: Value, lines: impl FnOnce() -> Vec<String>) -> Result
         return print_json(&value);
     }
     lines().into_iter().try_for_each(print)
+}
+
+/// What a file is that holds a disk in another form, by its first bytes.
+fn other_format(file: &Path) -> Option<&'static str> {
+    let mut sign = [0; 4];
+    std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut sign)).ok()?;
+    match &sign {
+        b"KDMV" => Some("VMDK"),
+        b"QFI\xfb" => Some("qcow2"),
+        _ => None,
+    }
 }
 
 fn verify(
@@ -459,7 +488,7 @@ fn plan_json(plan: &GcPlan) -> Value {
         "snapshots": plan.snapshots, "needed_blocks": plan.needed_blocks, "needed_bytes": plan.needed_bytes,
         "unneeded_packs": plan.unneeded.iter().map(pack_json).collect::<Vec<_>>(),
         "rewritten_packs": plan.rewritten.iter().map(pack_json).collect::<Vec<_>>(),
-        "leftovers": plan.leftovers.len(), "freed_bytes": plan.freed_bytes(),
+        "leftovers": plan.leftovers.len(), "unfinished_bytes": plan.unfinished_bytes, "freed_bytes": plan.freed_bytes(),
     })
 }
 
@@ -481,6 +510,9 @@ fn plan_text(plan: &GcPlan) -> Vec<String> {
         if count > 0 {
             lines.push(format!("  {what} ({count}): {}", bytes(freed)));
         }
+    }
+    if plan.unfinished_bytes > 0 {
+        lines.push(format!("  what writers did not finish: {}", bytes(plan.unfinished_bytes)));
     }
     match plan.is_empty() {
         true => lines.push("there is nothing to free".to_owned()),

@@ -104,8 +104,15 @@ fn free_memory() -> u64 {
 }
 
 /// `BAKEHOUSE_DEBIAN_MIRROR`, if it says something.
-pub(crate) fn mirror() -> Option<String> {
-    std::env::var("BAKEHOUSE_DEBIAN_MIRROR").ok().filter(|value| !value.trim().is_empty())
+pub(crate) fn mirror() -> Result<Option<String>> {
+    let Some(value) = std::env::var_os("BAKEHOUSE_DEBIAN_MIRROR") else { return Ok(None) };
+    let value = value.to_string_lossy().into_owned();
+    let is_address = |word: &str| ["http://", "https://", "file:/"].iter().any(|kind| word.starts_with(kind));
+    if value.split_whitespace().count() > 2 || !value.split_whitespace().all(is_address) {
+        let wanted = "one address such as http://mirror.example/debian, or two parted by a blank, the second for security updates";
+        return Err(Unusable(format!("BAKEHOUSE_DEBIAN_MIRROR is {value:?}: it takes {wanted}")).into());
+    }
+    Ok(Some(value).filter(|value| !value.trim().is_empty()))
 }
 
 /// The time, for validity dates of repositories only.

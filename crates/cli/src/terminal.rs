@@ -18,23 +18,56 @@ use serde::Serialize;
 /// In a pipe, how often a running stage says how far it is.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
+/// The colours that this program uses, and the end of one.
+const COLOURS: [&str; 7] =
+    ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[1;31m", "\x1b[1;33m", "\x1b[1;34m"];
+
+/// What a terminal is shown: all of a text but what it would obey, our own colours excepted. Names, recipes, packages and
+/// guests are strangers'; whichever way their words came here, they are only words.
+fn shown(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut from = 0;
+    while let Some(at) = rest[from..].find('\x1b').map(|at| from + at) {
+        match COLOURS.iter().find(|colour| rest[at..].starts_with(**colour)) {
+            Some(colour) => {
+                clean += &without_escapes(&rest[..at]);
+                clean += colour;
+                (rest, from) = (&rest[at + colour.len()..], 0);
+            }
+            None => from = at + 1,
+        }
+    }
+    clean + &without_escapes(rest)
+}
+
 /// A line on standard error. Nobody is left to be told when that is closed.
 pub(crate) fn say(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", shown(&text.to_string()));
 }
+
+/// Standard output takes no more.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output cannot be written: {0}")]
+pub(crate) struct StandardOutput(std::io::Error);
 
 /// A line on standard output. A reader that has seen enough, as `head` does, is no failure.
 pub(crate) fn print(line: impl Display) -> Result<()> {
+    print_as_it_is(shown(&line.to_string()))
+}
+
+/// The same for what another program is to read: nothing is left out.
+pub(crate) fn print_as_it_is(line: impl Display) -> Result<()> {
     let mut output = std::io::stdout().lock();
     match writeln!(output, "{line}").and_then(|()| output.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(StandardOutput(error).into()),
         _ => Ok(()),
     }
 }
 
 /// A value on standard output, as `--json` has it.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
-    print(serde_json::to_string_pretty(value)?)
+    print_as_it_is(serde_json::to_string_pretty(value)?)
 }
 
 /// Colours, or none.
@@ -111,7 +144,7 @@ impl Terminal {
 
     fn print(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
+            Some(bar) => bar.println(shown(text)),
             None => {
                 let seconds = self.started.elapsed().as_secs_f64();
                 for line in text.lines() {
@@ -127,7 +160,7 @@ impl Terminal {
             if self.paint.0 { format!("{{{part}:{colour}}}") } else { format!("{{{part}}}") }
         };
         let (spinner, stage) = (paint("spinner", ".cyan"), paint("prefix", ".bold"));
-        let bar = if self.paint.0 { "{bar:30.cyan/dim}" } else { "{bar:30}" };
+        let bar = if self.paint.0 { "{bar:20.cyan/dim}" } else { "{bar:20}" };
         let template = match counts {
             Some(counts) => format!("{spinner} {stage} {bar} {counts} {{wide_msg}} {{elapsed}}"),
             None => format!("{spinner} {stage} {{wide_msg}} {{elapsed}}"),
@@ -195,7 +228,7 @@ impl Report for Terminal {
     fn diagnostics(&self, diagnostics: &Diagnostics) {
         let text = diagnostics.render(self.paint.0);
         match &self.bar {
-            Some(bar) => bar.println(text.trim_end()),
+            Some(bar) => bar.println(shown(text.trim_end())),
             None => say(text.trim_end()),
         }
     }
@@ -245,4 +278,19 @@ pub(crate) fn bytes(count: u64) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_words_are_shown_and_not_obeyed() {
+        let paint = Paint(true);
+        let hostile = "id\u{1b}]0;owned\u{7}\u{9b}2J\u{1b}[8mhidden\u{202e}drow\u{1b}";
+        let text = format!("{} {hostile}\n\t{}", paint.bad("error:"), paint.faint(hostile));
+        assert_eq!(shown(&text), "\x1b[1;31merror:\x1b[0m idhiddendrow\n\t\x1b[2midhiddendrow\x1b[0m");
+        let every = [paint.good("a"), paint.bad("b"), paint.strong("c"), paint.faint("d")].concat();
+        assert_eq!(shown(&every), every);
+    }
 }

@@ -10,12 +10,12 @@ use tools::{Set, Tools};
 use crate::DONE;
 use crate::arguments::ToolsArguments;
 use crate::surroundings::{cache_folder, mirror, now};
-use crate::terminal::{Terminal, bytes, print, print_json};
+use crate::terminal::{Terminal, bytes, print, print_as_it_is, print_json};
 
 /// `bakehouse tools`.
 pub(crate) fn tools(arguments: &ToolsArguments) -> Result<u8> {
     let terminal = Terminal::new();
-    let (cache, mirror, now) = (cache_folder()?, mirror(), now()?);
+    let (cache, mirror, now) = (cache_folder()?, mirror()?, now()?);
     let provider = bake::ToolPackages {
         cache: &cache,
         now,
@@ -35,7 +35,7 @@ pub(crate) fn tools(arguments: &ToolsArguments) -> Result<u8> {
     terminal.close();
     if arguments.print_path {
         let paths = std::env::join_paths(prepared.iter().map(|(_, tools)| tools.bin()))?;
-        print(paths.display())?;
+        print_as_it_is(paths.display())?;
         return Ok(DONE);
     }
     let mut sets = Vec::new();

@@ -251,10 +251,9 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::print_stderr, reason = "a skipped test must say so")]
     fn dpkg_agrees_on_random_pairs() {
         if Command::new("dpkg").arg("--version").output().is_err() {
-            eprintln!("SKIPPED: dpkg is not on this machine, nothing was compared with it");
+            workbench::left_out("dpkg is not on this machine, no order of versions was compared with it");
             return;
         }
         let mut runner = TestRunner::deterministic();

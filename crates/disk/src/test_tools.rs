@@ -1,30 +1,10 @@
 //! Other people's programs that look at what we write.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use block::{BlockMap, BlockSource};
 
-/// The program `name`, from BAKEHOUSE_TOOLS_PATH, PATH or /usr/sbin.
-pub(crate) fn tool(name: &str) -> Command {
-    let folders = ["BAKEHOUSE_TOOLS_PATH", "PATH"].into_iter().filter_map(std::env::var_os);
-    let folders = folders.flat_map(|list| std::env::split_paths(&list).collect::<Vec<_>>());
-    let found = folders
-        .chain([PathBuf::from("/usr/sbin")])
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file());
-    Command::new(
-        found.unwrap_or_else(|| panic!("{name} is not here: run `cargo xtask test`, which provides it")),
-    )
-}
-
-/// Runs a program to its end; its standard output. Panics with all it said when it fails.
-pub(crate) fn run(command: &mut Command) -> String {
-    let output = command.env("LC_ALL", "C").env("TZ", "UTC").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
-    said
-}
+pub(crate) use workbench::{run, tool};
 
 /// All bytes of a small disk.
 pub(crate) fn bytes(map: &BlockMap) -> Vec<u8> {

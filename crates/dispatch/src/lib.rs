@@ -132,6 +132,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The tree of the host's programs could not be put into the cache.
+    #[error(transparent)]
+    Tree(#[from] tools::Error),
     /// A package cannot be read.
     #[error(transparent)]
     Deb(#[from] debian::deb::DebError),

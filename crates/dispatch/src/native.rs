@@ -2,23 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use block::{Digest, Hasher};
 use debian::deb::Deb;
 use debian::tar::Kind;
 use rayon::prelude::*;
+use tools::Inside;
 use tree::TreePath;
 
 use crate::elf::{self, Needs};
 use crate::{Error, FOLDER, Machine, TREE, choice};
 
 /// Raised when trees get another shape.
-const SHAPE: u32 = 4;
+const SHAPE: u32 = 5;
 
 /// A package for the host's architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,25 +58,13 @@ impl NativeTree {
     /// The tree of these packages in the cache, unpacked on all cores when it is not there yet or damaged; it appears whole
     /// or not at all. `target`: the machine whose programs will be dispatched.
     pub fn prepare(cache: &Path, packages: &[NativePackage], target: Machine) -> Result<Self, Error> {
-        let folder = cache.join("native");
-        let tree = folder.join(key(packages, target));
-        if tree.exists() && tools::check_seal(&tree).is_err() {
-            tools::discard(&tree).map_err(Error::io(&tree, "is damaged and cannot be removed"))?;
-        }
-        if !tree.exists() {
-            fs::create_dir_all(&folder).map_err(Error::io(&folder, "cannot be made"))?;
-            let partial = tools::Partial::new(&folder, &key(packages, target))
-                .map_err(Error::io(&folder, "cannot be written"))?;
-            let usr = partial.path().join("usr");
-            fs::create_dir(&usr).map_err(Error::io(usr, "cannot be made"))?;
-            build(partial.path(), packages, target)?;
-            tools::seal(partial.path()).map_err(Error::io(partial.path(), "cannot be read again"))?;
-            match fs::rename(partial.path(), &tree) {
-                // Somebody else made the same tree in the meantime: theirs is as good.
-                Err(_) if tree.join(INDEX).exists() => {}
-                renamed => renamed.map_err(Error::io(&tree, "cannot be put in place"))?,
-            }
-        }
+        let name = format!("{}-for-{}", Machine::HOST.name(), target.name());
+        let (tree, _) =
+            tools::sealed_tree(&cache.join("native"), &name, &key(packages, target), &|_| {}, |partial| {
+                let usr = partial.join("usr");
+                fs::create_dir(&usr).map_err(Error::io(usr, "cannot be made"))?;
+                build(partial, packages, target)
+            })?;
         let index = tree.join(INDEX);
         let text = fs::read_to_string(&index).map_err(Error::io(&index, "cannot be read"))?;
         let programs = text.lines().filter_map(|line| {
@@ -111,7 +100,7 @@ impl NativeTree {
 const INDEX: &str = "programs";
 
 /// What a tree is known by: everything that shapes it.
-fn key(packages: &[NativePackage], target: Machine) -> String {
+fn key(packages: &[NativePackage], target: Machine) -> Digest {
     let digests: BTreeSet<String> = packages.iter().map(|package| package.sha256.to_hex()).collect();
     let mut hasher = Hasher::new();
     hasher.field(&SHAPE.to_le_bytes());
@@ -120,7 +109,7 @@ fn key(packages: &[NativePackage], target: Machine) -> String {
     for digest in digests {
         hasher.field(digest.as_bytes());
     }
-    format!("{}-for-{}-{}", Machine::HOST.name(), target.name(), &hasher.finish().to_hex()[..12])
+    hasher.finish()
 }
 
 /// One file of a package that may be a program.
@@ -196,22 +185,18 @@ fn unpack(usr: &Path, index: usize, package: &NativePackage, target: Machine) ->
     let mut deb = Deb::open(&package.path)?;
     let mut data = deb.data()?;
     let mut found = Found::default();
+    let mut tree = Inside::open(usr).map_err(Error::io(usr, "cannot be opened"))?;
     while let Some(mut member) = data.next()? {
-        let path = member.clean_path();
+        let whole = member.clean_path();
         let wrong = |problem: String| Error::Member {
             package: package.name.clone(),
-            path: String::from_utf8_lossy(&path).into_owned(),
+            path: String::from_utf8_lossy(&whole).into_owned(),
             problem,
         };
-        TreePath::new(&path).map_err(|error| wrong(error.to_string()))?;
-        let Some(path) = place(&path) else { continue };
-        let at = usr.join(&path);
-        if let Some(parent) = at.parent()
-            && !matches!(member.kind, Kind::Dir)
-        {
-            no_links(usr, &path).map_err(&wrong)?;
-            fs::create_dir_all(parent).map_err(Error::io(parent, "cannot be made"))?;
-        }
+        TreePath::new(&whole).map_err(|error| wrong(error.to_string()))?;
+        let Some(path) = place(&whole) else { continue };
+        let at = TreePath::new(path.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        let refused = |error: io::Error| wrong(format!("cannot be unpacked: {error}"));
         let executable = member.mode & 0o111 != 0;
         match member.kind.clone() {
             Kind::File { .. } => {
@@ -223,20 +208,18 @@ fn unpack(usr: &Path, index: usize, package: &NativePackage, target: Machine) ->
                     }
                     found.needs.insert(path.clone(), needs);
                 }
-                write(&at, &bytes, if executable { 0o755 } else { 0o644 })?;
+                let mode = Permissions::from_mode(if executable { 0o755 } else { 0o644 });
+                let write = |mut file: File| {
+                    file.write_all(&bytes)?;
+                    file.set_permissions(mode)
+                };
+                tree.create(&at).and_then(write).map_err(refused)?;
             }
-            Kind::Symlink(to) => {
-                // A package's links stay below its own usr, wherever that is.
-                let to = inside(&path, &to);
-                match symlink(&to, &at) {
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                    made => made.map_err(Error::io(&at, "cannot be made a link"))?,
-                }
-            }
+            Kind::Symlink(to) => tree.symlink(&inside(&path, &to), &at).map_err(refused)?,
             Kind::Hardlink(to) => {
                 let Some(to) = place(&debian::tar::clean(&to)) else { continue };
-                no_links(usr, &to).map_err(&wrong)?;
-                fs::hard_link(usr.join(&to), &at).map_err(Error::io(&at, "cannot be linked"))?;
+                let from = TreePath::new(to.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+                tree.hard_link(&from, &at).map_err(refused)?;
                 if let Some(needs) = found.needs.get(&to).cloned() {
                     found.candidates.push(Candidate { package: index, path: path.clone() });
                     found.needs.insert(path, needs);
@@ -248,38 +231,23 @@ fn unpack(usr: &Path, index: usize, package: &NativePackage, target: Machine) ->
     Ok(found)
 }
 
-/// No component on the way may be a link: an archive cannot lead outside.
-fn no_links(usr: &Path, path: &str) -> Result<(), String> {
-    let mut at = usr.to_owned();
-    for name in Path::new(path).parent().unwrap_or(Path::new("")) {
-        at.push(name);
-        if fs::symlink_metadata(&at).is_ok_and(|found| found.is_symlink()) {
-            return Err(format!("lies behind the link {}", at.display()));
+/// Where a link of a package leads, seen from the tree, whose root is the package's `usr`. Where it leads out of `usr`,
+/// nothing is found.
+fn inside(path: &str, to: &[u8]) -> Vec<u8> {
+    let mut at: Vec<&[u8]> = Vec::new();
+    if !to.starts_with(b"/") {
+        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+        at.extend(std::iter::once("usr").chain(above.split('/')).map(str::as_bytes));
+    }
+    for part in to.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(at.pop()),
+            name => at.push(name),
         }
     }
-    Ok(())
-}
-
-fn write(at: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-    use std::io::Write;
-    let mut options = fs::OpenOptions::new();
-    options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(at)
-        .and_then(|mut file| file.write_all(bytes))
-        .map_err(Error::io(at, "cannot be written"))
-}
-
-/// A link's target, so that an absolute one into /usr stays in the tree.
-fn inside(path: &str, to: &[u8]) -> PathBuf {
-    let target = Path::new(OsStr::from_bytes(to));
-    let Ok(absolute) = target.strip_prefix("/") else { return target.to_owned() };
-    let absolute = absolute.strip_prefix("usr").unwrap_or(absolute);
-    let depth = path.split('/').count() - 1;
-    std::iter::repeat_n(Path::new(".."), depth).chain([absolute]).collect()
+    let below = at.strip_prefix(&[&b"usr"[..]]).unwrap_or(&at);
+    [b"/", below.join(&b'/').as_slice()].concat()
 }
 
 /// Makes a file work from its new place; what it needs if it is of the host's ELF.
@@ -496,9 +464,55 @@ mod tests {
     }
 
     #[test]
-    fn absolute_links_stay_in_the_tree() {
-        assert_eq!(inside("bin/awk", b"/usr/bin/mawk"), Path::new("../bin/mawk"));
-        assert_eq!(inside("lib/x/libm.so", b"/lib/x/libm.so.6"), Path::new("../../lib/x/libm.so.6"));
-        assert_eq!(inside("bin/sh", b"dash"), Path::new("dash"));
+    fn links_lead_where_they_would_in_a_root() {
+        for (path, to, expected) in [
+            ("bin/awk", "/usr/bin/mawk", "/bin/mawk"),
+            ("lib/x/libm.so", "/lib/x/libm.so.6", "/lib/x/libm.so.6"),
+            ("bin/sh", "dash", "/bin/dash"),
+            ("lib/x/libz.so", "../../lib/x/libz.so.1", "/lib/x/libz.so.1"),
+            ("lib/x/libz.so", "../../../lib/x/libz.so.1", "/lib/x/libz.so.1"),
+            ("lib/x/libz.so", "../../../usr/lib/x/libz.so.1", "/lib/x/libz.so.1"),
+            ("bin/x", "../../../../../../etc/passwd", "/etc/passwd"),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&inside(path, to.as_bytes())), expected, "{path} -> {to}");
+        }
+    }
+
+    #[test]
+    fn no_link_of_a_package_leads_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("escaped");
+        let target = if Machine::HOST == Machine::X86_64 { Machine::Aarch64 } else { Machine::X86_64 };
+        let host = folder.path().display();
+        for (link, file) in [
+            ("usr/bin/x -> ../../../../../escaped".to_owned(), "usr/bin/x"),
+            (format!("usr/bin/x -> {host}/escaped"), "usr/bin/x"),
+            ("usr/bin/x -> ../../../../..".to_owned(), "usr/bin/x/escaped"),
+            (format!("usr/bin/x -> {host}"), "usr/bin/x/escaped"),
+        ] {
+            let package = |name: &str, member: &str| {
+                let path = folder.path().join(name);
+                fs::write(&path, lying_mirror::deb_of(&[member], "the stranger's")).unwrap();
+                let sha256 = block::Digest::of(member.as_bytes());
+                NativePackage { name: name.into(), version: "1".into(), sha256, path }
+            };
+            // In one package, and in two that are unpacked at the same time.
+            let both = folder.path().join("both.deb");
+            fs::write(&both, lying_mirror::deb_of(&[&link, file], "the stranger's")).unwrap();
+            let one = NativePackage { path: both, ..package("one", &link) };
+            for packages in [vec![one], vec![package("a", &link), package("b", file)]] {
+                let cache = folder.path().join("cache");
+                let done = NativeTree::prepare(&cache, &packages, target);
+                assert!(!outside.exists(), "{link}, {file}");
+                if let Err(error) = done {
+                    let text = error.to_string();
+                    assert!(
+                        text.contains("/usr/bin/x/escaped cannot be unpacked: `/bin/x` is a symbolic link"),
+                        "{text}"
+                    );
+                }
+                fs::remove_dir_all(&cache).unwrap();
+            }
+        }
     }
 }

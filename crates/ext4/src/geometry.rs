@@ -95,7 +95,11 @@ impl Geometry {
             let rest = blocks % GROUP_BLOCKS;
             let last = sizes.base_blocks(sizes.groups - 1) + 2 + sizes.table_blocks;
             if rest == 0 || rest >= last + LAST_GROUP_SPARE {
-                return sizes.laid_out();
+                match sizes.laid_out() {
+                    // What keeps its table on the grid did not fit any more.
+                    Err(Unfit::TooSmall) if rest > 0 => {}
+                    done => return done,
+                }
             }
             blocks -= rest;
         }
@@ -342,6 +346,17 @@ mod tests {
                 "{size} to {grow_to}"
             );
         }
+    }
+
+    #[test]
+    fn a_last_group_too_small_for_a_table_on_the_grid_is_left_out() {
+        // The first group of its sixteen, with room for bitmaps and table, but not for the gap between them.
+        let groups = 1184;
+        let rest = 564;
+        let geometry = Geometry::new(groups * GROUP_BLOCKS + rest, 0, None).unwrap();
+        assert_eq!(geometry.blocks, groups * GROUP_BLOCKS);
+        let enough = Geometry::new(groups * GROUP_BLOCKS + rest + GRID, 0, None).unwrap();
+        assert_eq!(enough.blocks, groups * GROUP_BLOCKS + rest + GRID);
     }
 
     #[test]

@@ -4,8 +4,7 @@
 //! BAKEHOUSE_TOOLS_PATH (`bakehouse tools --print-path`), then from PATH. Both files are compared with the disk at the end.
 #![allow(clippy::print_stdout, reason = "a bench tells its results there")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Instant;
 
 use block::{BLOCK_SIZE, BlockSource, Digest, GIB};
@@ -128,10 +127,6 @@ fn digest(source: &RawFile, number: u64) -> Digest {
 }
 
 fn qemu_img(arguments: &[&str]) {
-    let folders = ["BAKEHOUSE_TOOLS_PATH", "PATH"].into_iter().filter_map(std::env::var_os);
-    let mut folders = folders.flat_map(|list| std::env::split_paths(&list).collect::<Vec<PathBuf>>());
-    let program = folders.find_map(|folder| Some(folder.join("qemu-img")).filter(|path| path.is_file()));
-    let status =
-        Command::new(program.expect("qemu-img is in no folder of PATH")).args(arguments).status().unwrap();
+    let status = workbench::tool("qemu-img").args(arguments).status().unwrap();
     assert!(status.success(), "qemu-img {arguments:?} failed");
 }

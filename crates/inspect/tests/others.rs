@@ -5,27 +5,13 @@ use std::fs::{self, File};
 use std::io::{self, Cursor, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use block::BlockSource;
 use fatfs::{FatType, FormatVolumeOptions, FsOptions};
 use inspect::{Kind, PartitionContent, partitions, read_file};
 
-/// Where programs are looked for: `BAKEHOUSE_TOOLS_PATH` first, then `PATH`, then the system's own folders.
-fn tool(name: &str) -> PathBuf {
-    let listed = ["BAKEHOUSE_TOOLS_PATH", "PATH"].into_iter().filter_map(std::env::var_os);
-    let folders = listed.flat_map(|list| std::env::split_paths(&list).collect::<Vec<_>>());
-    let mut places = folders.chain(["/usr/sbin".into(), "/sbin".into()]).map(|folder| folder.join(name));
-    places.find(|path| path.is_file()).unwrap_or_else(|| {
-        panic!("the program `{name}` is missing: run `cargo xtask test`, which provides it")
-    })
-}
-
 fn run(name: &str, arguments: &[&str]) {
-    let mut command = Command::new(tool(name));
-    command.args(arguments).env("LC_ALL", "C").env("MKE2FS_CONFIG", "/nonexistent");
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    workbench::run(workbench::tool(name).args(arguments).env("MKE2FS_CONFIG", "/nonexistent"));
 }
 
 /// A file as a disk, without holes.

@@ -161,7 +161,7 @@ impl fmt::Display for Finding {
             text.push_str(&format!("/{file}: "));
         }
         text.push_str(&format!("{}; {}", self.reason, self.advice));
-        f.write_str(&text.replace(char::is_control, "\u{fffd}"))
+        f.write_str(&text.replace(block::is_obeyed, "\u{fffd}"))
     }
 }
 

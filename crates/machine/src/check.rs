@@ -352,24 +352,59 @@ fn excerpt(text: &str) -> String {
     lines.take(SEEN_LINES).map(short).collect::<Vec<_>>().join("\n")
 }
 
+/// Waits until cloud-init is done and prints what it says of itself. Its own command says as much, but is a Python
+/// program of some seconds where every instruction is emulated.
+const RESULT: &str = "command -v cloud-init >/dev/null || exit 99; cd /run/cloud-init && \
+    while ! [ -e result.json ]; do \
+        for unit in cloud-init-main cloud-init-local cloud-init-network cloud-init cloud-config cloud-final; do \
+            if systemctl is-failed --quiet $unit; then exit 98; fi; \
+        done; \
+        if [ -e disabled ]; then exit 98; fi; \
+        sleep 0.5; \
+    done && cat result.json status.json";
+
 /// cloud-init has finished without an error, where it is installed.
 fn cloud_init(machine: &mut Machine, limit: Duration) -> Result<Option<Seen>, BootError> {
-    // Status 1 is an error, 2 one from which cloud-init recovered.
+    let output = machine.ssh(RESULT, limit)?;
+    if output.status == Some(99) {
+        return Ok(None);
+    }
+    if output.status == Some(0)
+        && let Some(source) = untroubled(&output.stdout)
+    {
+        return Ok(Some(Ok(format!("done; {source}"))));
+    }
+    // Anything else is for cloud-init to tell. Status 1 is an error, 2 one from which cloud-init recovered.
     let output = machine.ssh(
-        "command -v cloud-init >/dev/null || exit 99; cloud-init status --wait --long 2>&1 | tr -d '\\0'; \
-         cloud-init status >/dev/null 2>&1",
+        "cloud-init status --wait --long 2>&1 | tr -d '\\0'; cloud-init status >/dev/null 2>&1",
         limit,
     )?;
     let text = output.stdout.trim_start_matches(['.', '\n']);
     // Older versions give the detail a line of its own.
     let source = text.split_once("detail:").map_or("", |(_, rest)| rest.trim_start());
     let source = source.lines().next().unwrap_or_default().to_owned();
-    Ok(match output.status {
-        Some(99) => None,
-        Some(0) => Some(Ok(format!("done; {source}"))),
-        Some(2) => Some(Ok(format!("done, with remarks:\n{}", excerpt(text)))),
-        _ => Some(Err(format!("{}\n{}", failure(&output), excerpt(text)))),
-    })
+    Ok(Some(match output.status {
+        Some(0) => Ok(format!("done; {source}")),
+        Some(2) => Ok(format!("done, with remarks:\n{}", excerpt(text))),
+        _ => Err(format!("{}\n{}", failure(&output), excerpt(text))),
+    }))
+}
+
+/// The data source that cloud-init took, when its `result.json` and `status.json`, in this order, know of no trouble.
+fn untroubled(files: &str) -> Option<String> {
+    let mut files = serde_json::Deserializer::from_str(files).into_iter::<serde_json::Value>();
+    let (result, status) = (files.next()?.ok()?, files.next()?.ok()?);
+    let (result, stages) = (result.get("v1")?, status.get("v1")?.as_object()?);
+    let is_empty = |value: &serde_json::Value| match value {
+        serde_json::Value::Array(list) => list.is_empty(),
+        serde_json::Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    let quiet = |of: &serde_json::Value| {
+        ["errors", "recoverable_errors"].iter().all(|key| of.get(key).is_none_or(is_empty))
+    };
+    let trouble = !quiet(result) || !stages.values().all(quiet);
+    (!trouble).then(|| result.get("datasource")?.as_str().map(str::to_owned)).flatten()
 }
 
 /// systemd has started everything, and nothing failed.
@@ -424,6 +459,32 @@ fn blame(machine: &mut Machine) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cloud_inits_own_files_tell_of_trouble() {
+        let result = r#"{"v1": {"datasource": "DataSourceEc2Local", "errors": []}}"#;
+        let stages = |init: &str| {
+            format!(
+                "{{\"v1\": {{\"datasource\": \"DataSourceEc2Local\", \"init\": {init}, \"stage\": null, \
+                 \"modules-final\": {{\"errors\": [], \"recoverable_errors\": {{}}, \"start\": 1.5, \
+                 \"finished\": 2.5}}}}}}"
+            )
+        };
+        let fine = stages(r#"{"errors": [], "recoverable_errors": {}}"#);
+        // One behind the other, with and without a line break between them; older versions know no recoverable errors.
+        assert_eq!(untroubled(&format!("{result}{fine}")).as_deref(), Some("DataSourceEc2Local"));
+        let older = stages(r#"{"errors": [], "finished": 1.5}"#);
+        assert_eq!(untroubled(&format!("{result}\n{older}\n")).as_deref(), Some("DataSourceEc2Local"));
+        let remarks = stages(r#"{"errors": [], "recoverable_errors": {"WARNING": ["a"]}}"#);
+        assert_eq!(untroubled(&format!("{result}{remarks}")), None);
+        let failed = stages(r#"{"errors": ["a"]}"#);
+        assert_eq!(untroubled(&format!("{result}{failed}")), None);
+        let bad = r#"{"v1": {"datasource": "DataSourceNone", "errors": ["b"]}}"#;
+        assert_eq!(untroubled(&format!("{bad}{fine}")), None);
+        for cut in [0, 1, result.len() - 1, result.len(), result.len() + fine.len() - 1] {
+            assert_eq!(untroubled(&format!("{result}{fine}")[..cut]), None);
+        }
+    }
 
     fn output(status: i32, stdout: &str, stderr: &str) -> Output {
         Output { status: Some(status), timed_out: false, stdout: stdout.into(), stderr: stderr.into() }

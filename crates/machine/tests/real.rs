@@ -4,7 +4,6 @@
 //! `../root/usr/share` (the tools tree) or in `/usr/share`. Whole systems are booted by the program's own suite, in
 //! `crates/cli/tests/machines`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,20 +13,12 @@ use machine::{
 };
 
 fn programs() -> Programs {
-    let folders = ["BAKEHOUSE_TOOLS_PATH", "PATH"].into_iter().filter_map(std::env::var_os);
-    let mut folders = folders.flat_map(|list| std::env::split_paths(&list).collect::<Vec<_>>());
-    let folder = folders.find(|folder| folder.join("qemu-system-x86_64").is_file());
-    let folder =
-        folder.unwrap_or_else(|| panic!("QEMU is not here: run `cargo xtask test`, which provides it"));
+    let qemu = workbench::find("qemu-system-x86_64");
+    let qemu = qemu.unwrap_or_else(|| panic!("QEMU is not here: run `cargo xtask test`, which provides it"));
+    let folder = qemu.parent().unwrap();
     let tree = folder.join("../root");
     let firmware = FirmwareDirs::below(if tree.is_dir() { &tree } else { Path::new("/") });
-    Programs::in_folder(&folder, "qemu-system-x86_64", firmware)
-}
-
-/// Written past the test's capture, so that it is seen.
-fn say(line: &str) {
-    let mut terminal = std::io::stderr();
-    terminal.write_all(format!("{line}\n").as_bytes()).unwrap();
+    Programs::in_folder(folder, "qemu-system-x86_64", firmware)
 }
 
 fn boot_sector_disk(folder: &Path, word: &str) -> PathBuf {
@@ -139,7 +130,7 @@ fn what_qemu_refuses_is_told_in_its_own_words() {
 fn the_probe_finds_a_way_to_run_guests() {
     let folder = tempfile::tempdir().unwrap();
     let accel = machine::probe_kvm(&programs(), "x86_64", folder.path());
-    say(&format!("guests run under {}", accel.name()));
+    workbench::say(&format!("guests run under {}", accel.name()));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 
     assert_eq!(machine::probe_kvm(&programs(), "aarch64", folder.path()), Accel::Tcg);

@@ -83,7 +83,7 @@ pub(crate) fn architectures(root: &Node, problems: &mut Vec<Diagnostic>) -> Vec<
             }
         }
     }
-    if list.items().is_empty() {
+    if list.items().is_empty() && !matches!(list.value, Value::Scalar(_) | Value::Map(_)) {
         problems.push(
             list.span
                 .error(Code::Architecture, "a recipe without an architecture", "the list is empty")
@@ -375,6 +375,16 @@ impl Decoder<'_> {
             );
             return None;
         }
+        if real == home {
+            self.error(
+                Code::Source,
+                span,
+                format!("the source `{text}` is the recipe's own folder"),
+                "holds the recipe, its lock and maybe the images",
+                "keep the files in a folder of their own beside the recipe: `source: site/`",
+            );
+            return None;
+        }
         if folder_wanted && !real.is_dir() {
             self.error(
                 Code::Source,
@@ -418,6 +428,8 @@ pub(crate) fn similar_beside(path: &Path) -> Option<String> {
         .ok()?
         .take(10_000)
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        // A link of that very name leads nowhere.
+        .filter(|found| found != name)
         .collect();
     names.sort();
     nearest(name, names.iter().map(String::as_str)).map(str::to_owned)

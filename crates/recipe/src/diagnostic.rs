@@ -279,7 +279,7 @@ fn window(line: &str, column: usize, width: usize) -> (String, usize) {
 fn printable_char(c: char) -> char {
     match c {
         '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
+        c if block::is_obeyed(c) => '\u{fffd}',
         c => c,
     }
 }

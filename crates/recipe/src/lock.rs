@@ -151,6 +151,12 @@ pub enum LockError {
         /// What is wrong.
         message: String,
     },
+    /// Another file lies where the lock belongs.
+    #[error("{}: is there and is no lock, and stays as it is: name another file with --lock", path.display())]
+    Other {
+        /// That file.
+        path: PathBuf,
+    },
     /// Another version of the program wrote it.
     #[error(
         "{path}:{line}: the lock has format version {found}, this program knows version {LOCK_VERSION}; use the program \
@@ -165,6 +171,16 @@ pub enum LockError {
         /// The version found.
         found: i64,
     },
+}
+
+/// Whether a text is a lock, however damaged, or nothing. Any other text is somebody's who put it there for a reason.
+fn is_like_a_lock(text: &str) -> bool {
+    let line = |line: &str| {
+        let version = line.strip_prefix("version = ").unwrap_or_default().trim_end();
+        let is_number = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit());
+        is_number || line.starts_with("# Written by bakehouse") || line.trim_end() == "[writers]"
+    };
+    text.trim().is_empty() || text.lines().any(line)
 }
 
 impl Lock {
@@ -205,7 +221,11 @@ impl Lock {
         }
         let bytes = std::fs::read(path).map_err(fail)?;
         match String::from_utf8(bytes) {
+            Ok(text) if !is_like_a_lock(&text) => Err(LockError::Other { path: path.to_owned() }),
             Ok(text) => Self::from_text(&text, path).map(Some),
+            Err(error) if !is_like_a_lock(&String::from_utf8_lossy(error.as_bytes())) => {
+                Err(LockError::Other { path: path.to_owned() })
+            }
             Err(error) => {
                 let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;

@@ -104,15 +104,14 @@ fn the_bases_differ_only_in_the_release() {
 }
 
 #[test]
-#[allow(clippy::print_stdout, reason = "what was not tried is said")]
 fn the_bases_program_finds_a_disks_names_in_the_smbios_table() {
     if let Some(lacking) = ["sh", "tr", "sed", "head"]
         .into_iter()
         .find(|program| Command::new(program).arg("--version").output().is_err())
     {
-        println!(
-            "skipped: this machine has no {lacking}; the machines with several volumes run the program in their guests"
-        );
+        workbench::left_out(&format!(
+            "this machine has no {lacking} for the bases' program; machines with several volumes run it in their guests"
+        ));
         return;
     }
     let recipe = recipe(&[("recipe.yaml", "name: web\nextends: builtin:debian-13\n")], &[]);

@@ -98,7 +98,7 @@ fn last_words(place: Option<&str>, tail: &[String]) -> String {
     }
     for line in tail {
         // What a program prints is not for the terminal of whoever reads the message.
-        let plain: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let plain: String = line.chars().map(|c| if block::is_obeyed(c) { ' ' } else { c }).collect();
         text += format!("\n  | {plain}").trim_end_matches(' ');
     }
     text

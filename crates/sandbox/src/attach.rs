@@ -10,7 +10,9 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use crate::sandbox::{Exit, Sandbox, SandboxError, system};
 
@@ -106,7 +108,9 @@ impl TerminalModes {
 
     /// Makes them so again, where a process that was killed in [`Sandbox::attach`] could not.
     pub fn restore(&self) {
-        if let Some(modes) = &self.0 {
+        // A job in the background would be stopped for it; whoever has the terminal then sees to its modes.
+        let is_ours = || tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp());
+        if let Some(modes) = self.0.as_ref().filter(|_| is_ours()) {
             // A terminal that has gone needs no mending.
             let _ = tcsetattr(io::stdin(), OptionalActions::Drain, modes);
         }

@@ -94,6 +94,9 @@ pub trait Backend: Send + Sync {
     /// Deletes objects. One that is not there counts as deleted. Not made durable: an object may come back.
     fn delete(&self, keys: &[&str]) -> BackendResult<()>;
 
+    /// How many bytes there are of writes and uploads that are not finished, interrupted or still at work.
+    fn unfinished(&self) -> BackendResult<u64>;
+
     /// Deletes what interrupted writes and uploads left; says how many bytes that freed. Called while no one else writes.
     fn sweep(&self) -> BackendResult<u64>;
 

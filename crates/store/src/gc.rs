@@ -50,6 +50,8 @@ pub struct GcPlan {
     pub rewritten: Vec<PackPlan>,
     /// Objects that are no part of the store: of writers that were interrupted, or replaced by newer ones.
     pub leftovers: Vec<Listed>,
+    /// Bytes of what writers began and did not finish, those at work now included.
+    pub unfinished_bytes: u64,
 }
 
 impl GcPlan {
@@ -58,11 +60,15 @@ impl GcPlan {
         let packs = self.unneeded.iter().chain(&self.rewritten);
         packs.map(|pack| pack.bytes.saturating_sub(pack.needed_bytes)).sum::<u64>()
             + self.leftovers.iter().map(|it| it.len).sum::<u64>()
+            + self.unfinished_bytes
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.unneeded.is_empty() && self.rewritten.is_empty() && self.leftovers.is_empty()
+        self.unneeded.is_empty()
+            && self.rewritten.is_empty()
+            && self.leftovers.is_empty()
+            && self.unfinished_bytes == 0
     }
 }
 
@@ -193,7 +199,8 @@ impl Store {
             let records = self.records(state)?;
             progress.begin(records.len() as u64);
             let marks = Marks::of(self, state, &records, progress)?;
-            self.plan(state, &records, &marks)
+            let plan = self.plan(state, &records, &marks)?;
+            Ok(GcPlan { unfinished_bytes: self.backend.unfinished()?, ..plan })
         })
     }
 
@@ -265,6 +272,8 @@ impl Store {
             unneeded,
             rewritten,
             leftovers,
+            // It is swept in any case.
+            unfinished_bytes: 0,
         })
     }
 

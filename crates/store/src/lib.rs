@@ -139,7 +139,7 @@ pub use error::Error;
 pub use format::{Record, Snapshot, SnapshotId};
 pub use gc::{GcOptions, GcPlan, GcReport, PackPlan};
 pub use get::{Existing, GetOptions, GetReport, Way};
-pub use put::{ChosenId, Progress, PutOptions, PutReport, Source};
+pub use put::{ChosenId, Progress, PutOptions, PutReport, Source, check_name};
 pub use read::SnapshotDisk;
 pub use rebuild::RebuildReport;
 pub use store::{Options, Stat, Store};

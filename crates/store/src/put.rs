@@ -293,13 +293,14 @@ impl Prepared {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+/// Whether a snapshot can have this name.
+pub fn check_name(name: &str) -> Result<(), Error> {
     let bad = |why| Err(Error::BadName { name: name.to_owned(), why });
     if name.is_empty() {
         bad("it is empty")
     } else if name.len() > MAX_NAME {
         bad("it is longer than 255 bytes")
-    } else if name.chars().any(char::is_control) {
+    } else if name.chars().any(block::is_obeyed) {
         bad("it has control characters")
     } else if name.parse::<SnapshotId>().is_ok() {
         bad("it reads as an id")

@@ -18,6 +18,7 @@
 //! A tree appears by rename, whole or not at all, and is looked through before it is used: a damaged one is made anew. Nothing is installed on the host and no package script is run. The
 //! host's own programs are not used: the same QEMU and the same checkers prove an image on every machine.
 
+mod inside;
 mod partial;
 mod seal;
 mod set;
@@ -28,9 +29,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use partial::KEY_DIGITS;
-pub use partial::{Partial, sweep};
-pub use seal::{check_seal, discard, seal};
+pub use inside::Inside;
+pub use partial::sweep;
+use partial::{KEY_DIGITS, Partial};
+use seal::{check_seal, discard, seal};
 use serde::{Deserialize, Serialize};
 pub use set::Set;
 
@@ -122,31 +124,14 @@ pub struct Tools {
 impl Tools {
     /// The set's tree in `cache`, fetched and unpacked when it is not there yet. `fetched` tells whether it was.
     pub fn prepare(set: Set, cache: &Path, provider: &dyn Provider) -> Result<(Self, bool), Error> {
-        let folder = cache.join("tools");
-        let name = format!("{}-{}", set.name(), key(set));
-        let tree = folder.join(&name);
-        if tree.exists() {
-            match check_seal(&tree) {
-                Ok(()) => return Ok((Self::open(&tree)?, false)),
-                Err(damage) => {
-                    provider.note(&format!("{}: damaged, and made anew: {damage}", tree.display()));
-                    discard(&tree).map_err(Error::io(&tree))?;
-                }
-            }
-        }
-        let fetched = provider
-            .fetch(set.suite(), set.packages())
-            .map_err(|source| Error::Packages { set: set.name(), source })?;
-        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let partial = Partial::new(&folder, &name).map_err(Error::io(&folder))?;
-        build(partial.path(), set, &fetched)?;
-        seal(partial.path()).map_err(Error::io(partial.path()))?;
-        match fs::rename(partial.path(), &tree) {
-            // Somebody else made the same tree in the meantime: theirs is as good.
-            Err(_) if tree.join("tree.json").exists() => {}
-            renamed => renamed.map_err(Error::io(&tree))?,
-        }
-        Ok((Self::open(&tree)?, true))
+        let damaged = |text: String| provider.note(&text);
+        let (tree, new) = sealed_tree(&cache.join("tools"), set.name(), &key(set), &damaged, |partial| {
+            let fetched = provider
+                .fetch(set.suite(), set.packages())
+                .map_err(|source| Error::Packages { set: set.name(), source })?;
+            build(partial, set, &fetched)
+        })?;
+        Ok((Self::open(&tree)?, new))
     }
 
     fn open(tree: &Path) -> Result<Self, Error> {
@@ -196,9 +181,41 @@ impl Tools {
     }
 }
 
+/// The tree `<name>-<the key's first digits>` in a folder, and whether it is new: built in an empty folder and sealed when it
+/// is not there yet or damaged, which `damaged` is told. It appears whole or not at all, whoever else makes the same one.
+pub fn sealed_tree<E: From<Error>>(
+    folder: &Path,
+    name: &str,
+    key: &block::Digest,
+    damaged: &dyn Fn(String),
+    build: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(PathBuf, bool), E> {
+    let name = format!("{name}-{}", &key.to_hex()[..KEY_DIGITS]);
+    let tree = folder.join(&name);
+    if tree.exists() {
+        match check_seal(&tree) {
+            Ok(()) => return Ok((tree, false)),
+            Err(damage) => {
+                damaged(format!("{}: damaged, and made anew: {damage}", tree.display()));
+                discard(&tree).map_err(Error::io(&tree))?;
+            }
+        }
+    }
+    fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let partial = Partial::new(folder, &name).map_err(Error::io(folder))?;
+    build(partial.path())?;
+    seal(partial.path()).map_err(Error::io(partial.path()))?;
+    match fs::rename(partial.path(), &tree) {
+        // Somebody else made the same tree in the meantime: theirs is as good.
+        Err(_) if check_seal(&tree).is_ok() => {}
+        renamed => renamed.map_err(Error::io(&tree))?,
+    }
+    Ok((tree, true))
+}
+
 /// What a tree of this set is known by: everything that shapes it but the versions of the packages, which `tree.json`
 /// names.
-fn key(set: Set) -> String {
+fn key(set: Set) -> block::Digest {
     let mut hasher = block::Hasher::new();
     hasher.field(&SHAPE.to_le_bytes());
     hasher.field(set.suite().as_bytes());
@@ -210,7 +227,7 @@ fn key(set: Set) -> String {
         hasher.field(name.as_bytes());
         hasher.field(text.as_bytes());
     }
-    hasher.finish().to_hex()[..KEY_DIGITS].to_owned()
+    hasher.finish()
 }
 
 fn build(partial: &Path, set: Set, fetched: &[Fetched]) -> Result<(), Error> {
@@ -276,7 +293,8 @@ mod tests {
             _: &[&str],
         ) -> Result<Vec<Fetched>, Box<dyn std::error::Error + Send + Sync>> {
             let id = std::process::id();
-            let theirs = self.cache.join(format!("tools/.peer-{}.{id}", key(Set::Peer)));
+            let theirs =
+                self.cache.join(format!("tools/.peer-{}.{id}", &key(Set::Peer).to_hex()[..KEY_DIGITS]));
             fs::create_dir_all(theirs.join("root"))?;
             fs::write(theirs.join("root/half"), "theirs")?;
             let held = fs::File::open(&theirs)?;

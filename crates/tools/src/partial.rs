@@ -11,7 +11,7 @@ pub(crate) const KEY_DIGITS: usize = 12;
 /// A folder for a tree in the making, under a name that is nobody else's, in this process or in another that shares the
 /// cache. It goes when the work does. While it is in use it is locked; the kernel lets go of the lock when a process ends
 /// in whatever way, so that what an ended process left behind is known and swept.
-pub struct Partial {
+pub(crate) struct Partial {
     folder: TempDir,
     _held: File,
 }
@@ -19,7 +19,7 @@ pub struct Partial {
 impl Partial {
     /// A new, empty folder beside the trees of `parent`, for the tree with this name: `<name>-<key of 12 hexadecimal
     /// digits>`. Sweeps what others left.
-    pub fn new(parent: &Path, tree: &str) -> io::Result<Self> {
+    pub(crate) fn new(parent: &Path, tree: &str) -> io::Result<Self> {
         sweep(parent);
         let make = || loop {
             let folder = tempfile::Builder::new()
@@ -46,7 +46,7 @@ impl Partial {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 }

@@ -20,7 +20,7 @@ const SEAL: &str = "seal";
 /// <sha-256 of the target> link <path>\n                a link
 /// <sha-256 of all the lines above>\n
 /// ```
-pub fn seal(tree: &Path) -> io::Result<()> {
+pub(crate) fn seal(tree: &Path) -> io::Result<()> {
     let mut paths = Vec::new();
     collect(tree, Path::new(""), &mut paths)?;
     paths.sort();
@@ -32,7 +32,7 @@ pub fn seal(tree: &Path) -> io::Result<()> {
 }
 
 /// Whether a tree is as it was when it was sealed; else what is wrong with it. Files that were added do not count.
-pub fn check_seal(tree: &Path) -> Result<(), String> {
+pub(crate) fn check_seal(tree: &Path) -> Result<(), String> {
     let damaged = || "its list of files is damaged".to_owned();
     let text =
         fs::read(tree.join(SEAL)).map_err(|error| format!("its list of files cannot be read ({error})"))?;
@@ -55,7 +55,7 @@ pub fn check_seal(tree: &Path) -> Result<(), String> {
 }
 
 /// Takes a tree out of its place and removes it; nobody finds half of it.
-pub fn discard(tree: &Path) -> io::Result<()> {
+pub(crate) fn discard(tree: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (tree.parent(), tree.file_name().and_then(OsStr::to_str)) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

@@ -166,8 +166,48 @@ pub fn deb(control: &str, files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let files: Vec<(String, &[u8])> =
         files.iter().map(|(path, content)| (path.clone(), content.as_slice())).collect();
     let data = tar(&files);
+    ar(&control, &data)
+}
+
+/// A .deb without a control file, of links (`a -> b`, `a => b` for a hard one), folders (`a/`) and files (all others), whose
+/// bytes are `text`. Its paths and targets are taken as they are, however hostile.
+pub fn deb_of(members: &[&str], text: &str) -> Vec<u8> {
+    let mut data = Vec::new();
+    for member in members {
+        let (name, kind, to, bytes) = if let Some((name, to)) = member.split_once(" -> ") {
+            (name, b'2', to, "")
+        } else if let Some((name, to)) = member.split_once(" => ") {
+            (name, b'1', to, "")
+        } else if member.ends_with('/') {
+            (*member, b'5', "", "")
+        } else {
+            (*member, b'0', "", text)
+        };
+        let mut header = [0; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[100..107].copy_from_slice(b"0000755");
+        header[108..115].copy_from_slice(b"0000000");
+        header[116..123].copy_from_slice(b"0000000");
+        header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+        header[136..147].copy_from_slice(b"00000000000");
+        header[148..156].fill(b' ');
+        header[156] = kind;
+        header[157..157 + to.len()].copy_from_slice(to.as_bytes());
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        data.extend(header);
+        data.extend(bytes.as_bytes());
+        data.resize(data.len().next_multiple_of(512), 0);
+    }
+    data.resize(data.len() + 1024, 0);
+    ar(&[0; 1024], &data)
+}
+
+/// The archive around a package's two others.
+fn ar(control: &[u8], data: &[u8]) -> Vec<u8> {
     let mut deb = b"!<arch>\n".to_vec();
-    for (name, bytes) in [("debian-binary", &b"2.0\n"[..]), ("control.tar", &control), ("data.tar", &data)] {
+    for (name, bytes) in [("debian-binary", &b"2.0\n"[..]), ("control.tar", control), ("data.tar", data)] {
         deb.extend(
             format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).bytes(),
         );

@@ -111,11 +111,11 @@ fn writing_boot_sector() -> Vec<u8> {
 }
 
 fn no_room_for_what_a_machine_writes() {
-    let folders = std::env::var_os("BAKEHOUSE_TOOLS_PATH").unwrap_or_default();
-    let programs = std::env::split_paths(&folders).find(|folder| folder.join("qemu-system-x86_64").is_file());
-    let programs = programs.expect("QEMU is not here: run `cargo xtask test`, which provides it");
-    let programs =
-        Programs::in_folder(&programs, "qemu-system-x86_64", FirmwareDirs::below(&programs.join("../root")));
+    let qemu = workbench::find("qemu-system-x86_64");
+    let qemu = qemu.expect("QEMU is not here: run `cargo xtask test`, which provides it");
+    let programs = qemu.parent().unwrap();
+    let firmware = FirmwareDirs::below(&programs.join("../root"));
+    let programs = Programs::in_folder(programs, "qemu-system-x86_64", firmware);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let base = folder.path().join("disk.raw");
     fs::write(&base, writing_boot_sector()).unwrap();

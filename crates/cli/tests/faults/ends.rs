@@ -181,7 +181,7 @@ fn interrupted() {
         // Now, not later: nothing runs, and nothing is left.
         assert_eq!(small.running(), [] as [String; 0]);
         said.was_ended_by(number);
-        assert!(said.text.contains("interrupted: nothing was left half-made"), "{}", said.text);
+        assert!(said.text.contains("interrupted: nothing was left half-made but the logs"), "{}", said.text);
         assert_eq!(small.work(), [] as [PathBuf; 0]);
         assert!(!out.exists());
     }

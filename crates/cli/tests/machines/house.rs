@@ -159,7 +159,9 @@ impl House {
     }
 
     pub(crate) fn programs(&self) -> Programs {
-        let qemu = tool("qemu-system-x86_64");
+        let qemu = workbench::find("qemu-system-x86_64");
+        let qemu =
+            qemu.unwrap_or_else(|| panic!("QEMU is not here: run `cargo xtask test`, which provides it"));
         let folder = qemu.parent().unwrap();
         let tree = folder.join("../root");
         let firmware = FirmwareDirs::below(if tree.is_dir() { &tree } else { Path::new("/") });
@@ -188,18 +190,10 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn tool(name: &str) -> PathBuf {
-    let folders = std::env::var_os("BAKEHOUSE_TOOLS_PATH").unwrap_or_default();
-    std::env::split_paths(&folders)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("`{name}` is not here: run `cargo xtask test`, which provides it"))
-}
-
 /// Runs one of the checkers.
 pub(crate) fn run(name: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(tool(name));
-    command.args(arguments).env("LC_ALL", "C").env("E2FSCK_CONFIG", "/nonexistent");
+    let mut command = workbench::tool(name);
+    command.args(arguments).env("E2FSCK_CONFIG", "/nonexistent");
     command.output().unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 

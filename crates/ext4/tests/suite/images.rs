@@ -3,31 +3,17 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use block::{BlockMap, BlockSource};
 use ext4::{Options, PathPlacement, SimplePlacement};
 use ext4_view::{Ext4, Ext4Read, FileType};
 use tree::{Entry, Meta, Node, Timestamp, Tree, TreePath};
 
-/// Where programs are looked for: `BAKEHOUSE_TOOLS_PATH` first, then `PATH`, then the system's own folders.
-fn tool(name: &str) -> PathBuf {
-    let listed = ["BAKEHOUSE_TOOLS_PATH", "PATH"].into_iter().filter_map(std::env::var_os);
-    let folders = listed.flat_map(|list| std::env::split_paths(&list).collect::<Vec<_>>());
-    folders
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| {
-            panic!("the program `{name}` is missing: run `cargo xtask test`, which provides it")
-        })
-}
-
 /// Runs a program of e2fsprogs, without a locale or a configuration of this machine.
 pub(crate) fn run(name: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(tool(name));
-    command.args(arguments).env("LC_ALL", "C").env("TZ", "UTC");
+    let mut command = workbench::tool(name);
+    command.args(arguments);
     command.env("MKE2FS_CONFIG", "/nonexistent").env("E2FSCK_CONFIG", "/nonexistent");
     command.output().unwrap_or_else(|error| panic!("{name}: {error}"))
 }

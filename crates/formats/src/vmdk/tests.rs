@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 
@@ -552,15 +551,7 @@ fn the_bytes_on_disk_are_the_golden_ones() {
 
 /// qemu-img of the tools tree.
 fn qemu_img(arguments: &[&str], folder: &Path) -> String {
-    let folders = ["BAKEHOUSE_TOOLS_PATH", "PATH"].into_iter().filter_map(std::env::var_os);
-    let mut folders = folders.flat_map(|list| std::env::split_paths(&list).collect::<Vec<PathBuf>>());
-    let program = folders.find_map(|folder| Some(folder.join("qemu-img")).filter(|path| path.is_file()));
-    let program = program.expect("qemu-img is not here: run `cargo xtask test`, which provides it");
-    let output =
-        Command::new(program).args(arguments).current_dir(folder).env("LC_ALL", "C").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
-    said
+    workbench::run(workbench::tool("qemu-img").args(arguments).current_dir(folder))
 }
 
 #[test]

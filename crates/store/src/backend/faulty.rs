@@ -123,6 +123,10 @@ impl Backend for FaultyBackend {
         })
     }
 
+    fn unfinished(&self) -> BackendResult<u64> {
+        self.shared.run("unfinished", || self.shared.inner.unfinished())
+    }
+
     fn sweep(&self) -> BackendResult<u64> {
         self.shared.run("sweep", || self.shared.inner.sweep())
     }

@@ -305,6 +305,10 @@ impl Backend for LocalBackend {
         Ok(())
     }
 
+    fn unfinished(&self) -> BackendResult<u64> {
+        Ok(self.list(TEMPORARY)?.iter().map(|listed| listed.len).sum())
+    }
+
     fn sweep(&self) -> BackendResult<u64> {
         let listed = self.list(TEMPORARY)?;
         let keys: Vec<&str> = listed.iter().map(|listed| listed.key.as_str()).collect();

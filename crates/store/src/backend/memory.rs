@@ -101,6 +101,10 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
+    fn unfinished(&self) -> BackendResult<u64> {
+        Ok(0)
+    }
+
     fn sweep(&self) -> BackendResult<u64> {
         Ok(0)
     }

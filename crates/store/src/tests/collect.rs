@@ -249,7 +249,7 @@ fn what_interrupted_writers_left_is_collected() {
     std::fs::write(folder.path().join("tmp/1-1"), b"half").unwrap();
     std::fs::write(folder.path().join("packs/README"), b"not ours").unwrap();
     let plan = store.plan_gc(&()).unwrap();
-    assert_eq!((plan.leftovers.len(), plan.freed_bytes()), (1, 4));
+    assert_eq!((plan.leftovers.len(), plan.unfinished_bytes, plan.freed_bytes()), (1, 4, 8));
     assert_eq!(store.execute_gc(&GC).unwrap().freed_bytes, 8);
     assert!(folder.path().join("packs/README").exists());
     assert_there(&store, "one", &numbered(0, 2));

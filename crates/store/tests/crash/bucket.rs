@@ -377,6 +377,10 @@ impl Backend for Client {
         keys.iter().try_for_each(|key| self.0.change("delete", Request::Delete((*key).to_owned())).map(drop))
     }
 
+    fn unfinished(&self) -> BackendResult<u64> {
+        Ok(0)
+    }
+
     fn sweep(&self) -> BackendResult<u64> {
         Ok(0)
     }

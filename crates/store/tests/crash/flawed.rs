@@ -97,6 +97,10 @@ impl Backend for Flawed {
         self.inner.delete(keys)
     }
 
+    fn unfinished(&self) -> BackendResult<u64> {
+        self.inner.unfinished()
+    }
+
     fn sweep(&self) -> BackendResult<u64> {
         self.inner.sweep()
     }

@@ -1,7 +1,6 @@
 //! Booting what was baked, and checking it.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use machine::{Accel, Disk, FirmwareDirs, MachineSpec, Profile, Programs};
@@ -106,6 +105,11 @@ pub fn check(
     place: &Place<'_>,
     stages: &Stages<'_>,
 ) -> Result<Vec<Checked>, Error> {
+    // Held against bakes until the checks are written.
+    let held = fs::File::open(folder).ok();
+    if let Some(Err(fs::TryLockError::WouldBlock)) = held.as_ref().map(fs::File::try_lock_shared) {
+        return Err(Error::BeingBaked { path: folder.to_owned() });
+    }
     let manifest = Manifest::read(folder)?;
     // QEMU runs in a folder of its own.
     let folder = &std::path::absolute(folder).map_err(Error::io(folder, "cannot be found"))?;
@@ -142,16 +146,9 @@ pub fn check(
     }
     let path = folder.join(CHECKS);
     let text = serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n";
-    replace(&path, text.as_bytes()).map_err(Error::io(path, "cannot be written"))?;
+    recipe::replace_file(&path, text.as_bytes()).map_err(Error::io(path, "cannot be written"))?;
+    drop(held);
     Ok(checked)
-}
-
-/// Puts a new file in the place of whatever is there, a link included.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    let _ = fs::remove_file(&new);
-    fs::File::create_new(&new)?.write_all(bytes)?;
-    fs::rename(&new, path)
 }
 
 /// A volume as it is attached: what was baked under an overlay, instance store blank. The folder may be a stranger's: no
@@ -235,7 +232,7 @@ mod tests {
             ephemeral: None,
         };
         assert!(disk_of(&folder, &volume).unwrap_err().to_string().contains("no file of its own"));
-        replace(&folder.join(CHECKS), b"[]").unwrap();
+        recipe::replace_file(&folder.join(CHECKS), b"[]").unwrap();
         assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
         assert_eq!(fs::read_to_string(folder.join(CHECKS)).unwrap(), "[]");
         fs::remove_file(folder.join("xvda.raw")).unwrap();

@@ -56,7 +56,7 @@ pub use verify::{Fault, Verification, Verified, verify};
 
 use kept::Kept;
 use origin::{LOG, Made};
-use outputs::Outputs;
+use outputs::{Finished, Outputs};
 use packages::Context;
 use parent::{Parent, Wish};
 use placed::Placed;
@@ -306,7 +306,8 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         begun.recipe.volumes.iter().flat_map(|volume| {
             ["raw", "vmdk"].map(|ending| format!("{}.{ending}", volume.device.file_stem()))
         });
-    outputs.refuse_others(disks, |name| placed.is_there(outputs.folder(), name))?;
+    let others = [MAPPINGS, REGISTRATION, LOG, MANIFEST, check::CHECKS].map(str::to_owned);
+    outputs.refuse_others(disks.chain(others), |name| placed.is_there(outputs.folder(), name))?;
     // Before anything is read for the outputs: what changes while they are made is noticed by the next bake.
     let made_from = placed::made_from(request, &begun.recipe, &begun.resolved.lock)?;
     let in_place = stages.run_if("outputs", |outcome| {
@@ -324,10 +325,10 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         Ok::<_, Error>(still.ok())
     })?;
     if let Some((manifest, stored)) = in_place {
-        let out = outputs.folder().to_owned();
-        drop((outputs, work));
-        let checks = checks(&out, request, stages)?;
-        return Ok(Baked { manifest, out, stored, checks });
+        let finished = outputs.kept_in_place();
+        drop(work);
+        let checks = checks(&finished, request, stages)?;
+        return Ok(Baked { manifest, out: finished.folder, stored, checks });
     }
 
     let Root { recipe, lock, lock_path, built, to_keep } =
@@ -353,7 +354,7 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         (outcome.bytes, outcome.cached) = (Some(new), new == 0);
         Ok::<_, Error>(kept)
     })?;
-    let (manifest, out) = stages.run("write", |outcome| {
+    let (manifest, finished) = stages.run("write", |outcome| {
         let mut written = Vec::new();
         for (volume, kept) in recipe.volumes.iter().zip(&kept) {
             let write = |kept| write_volume(volume, kept, &mut outputs, &placed, &store, request, stages);
@@ -370,9 +371,9 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
         outputs.text(REGISTRATION, &json(&registration))?;
         outputs.text(LOG, &json(&Made::new(&request.recipe, &lock_path, &request.set)?))?;
         outputs.text(MANIFEST, &manifest.to_text())?;
-        let (out, names) = outputs.finish()?;
-        Placed::remember(&request.cache, &out, &made_from, &names);
-        Ok::<_, Error>((manifest, out))
+        let finished = outputs.finish()?;
+        Placed::remember(&request.cache, &finished.folder, &made_from, &finished.names);
+        Ok::<_, Error>((manifest, finished))
     })?;
     let devices = recipe.volumes.iter().map(|volume| volume.device.to_string());
     let stored = devices.zip(kept).filter_map(|(device, kept)| Some((device, kept?.put))).collect();
@@ -381,15 +382,18 @@ pub fn bake(request: &Request, stages: &Stages<'_>) -> Result<Baked, Error> {
     // Twenty thousand files take a while to go; the machines need not wait for that.
     let tidy = std::thread::spawn(move || drop(work));
 
-    let checks = checks(&out, request, stages)?;
+    let checks = checks(&finished, request, stages)?;
     // It cannot fail: what stays behind is in the cache, where it does no harm.
     let _ = tidy.join();
-    Ok(Baked { manifest, out, stored, checks })
+    Ok(Baked { manifest, out: finished.folder, stored, checks })
 }
 
 /// The checks that a request wants of its outputs.
-fn checks(out: &Path, request: &Request, stages: &Stages<'_>) -> Result<Vec<Checked>, Error> {
+fn checks(finished: &Finished, request: &Request, stages: &Stages<'_>) -> Result<Vec<Checked>, Error> {
     let Some(choice) = request.check else { return Ok(Vec::new()) };
+    // No bake replaces what is checked; others may look at it, too.
+    finished.share();
+    let out = &finished.folder;
     let place = Place { cache: &request.cache, now: request.now, mirror: request.mirror.as_deref() };
     check::check(out, choice, &place, stages)
 }

@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::check::CHECKS;
-use crate::work::WorkFolder;
+use crate::work::{WorkFolder, is_at};
 use crate::{Error, MANIFEST};
 
 /// How the folder begins in which outputs are made, beside the place where they go.
 const MAKING: &str = ".bakehouse-";
+/// How a file's name ends that was in an output's place before.
+const BEFORE: &str = ".before";
 /// There as long as outputs are moved to their places.
 const REPLACING: &str = ".bakehouse-replacing";
 
@@ -21,7 +23,8 @@ pub(crate) struct Outputs {
     made: Vec<PathBuf>,
     making: PathBuf,
     names: Vec<String>,
-    _held: File,
+    /// The folder, locked; `None` once it was handed on.
+    held: Option<File>,
 }
 
 impl Outputs {
@@ -30,14 +33,22 @@ impl Outputs {
         let absolute = std::path::absolute(&folder).map_err(Error::io(&folder, "cannot be found"))?;
         let missing = absolute.ancestors().take_while(|path| path.symlink_metadata().is_err());
         let made = missing.map(Path::to_owned).collect();
-        fs::create_dir_all(&folder).map_err(Error::io(&folder, "cannot be made a folder for the outputs"))?;
-        let held = File::open(&folder).map_err(Error::io(&folder, "cannot be opened"))?;
-        if let Err(fs::TryLockError::WouldBlock) = held.try_lock() {
-            return Err(Error::OutputsInUse { path: folder });
-        }
+        let held = loop {
+            fs::create_dir_all(&folder)
+                .map_err(Error::io(&folder, "cannot be made a folder for the outputs"))?;
+            let held = File::open(&folder).map_err(Error::io(&folder, "cannot be opened"))?;
+            if let Err(fs::TryLockError::WouldBlock) = held.try_lock() {
+                return Err(Error::OutputsInUse { path: folder });
+            }
+            // Whoever swept what an ended bake left may have taken the folder away before it was locked.
+            if is_at(&held, &folder) {
+                break held;
+            }
+        };
         for left in fs::read_dir(&folder).map_err(Error::io(&folder, "cannot be listed"))?.flatten() {
-            if left.file_name().to_string_lossy().starts_with(MAKING) {
+            if left.file_name().to_string_lossy().starts_with(MAKING) && left.path().is_dir() {
                 // An interrupted bake left it; nobody else is at work here.
+                restore(&folder, &left.path());
                 let _ = fs::remove_dir_all(left.path());
             }
         }
@@ -45,16 +56,16 @@ impl Outputs {
         work.note(&absolute.join(&name))?;
         let making = folder.join(name);
         fs::create_dir(&making).map_err(Error::io(&folder, "outputs cannot be written here"))?;
-        Ok(Self { folder, made, making, names: Vec::new(), _held: held })
+        Ok(Self { folder, made, making, names: Vec::new(), held: Some(held) })
     }
 
-    /// Refuses to replace files that no bake made: there is no manifest, and `is_ours` does not know them.
+    /// Refuses to replace files that no bake made: there is no manifest of a bake, and `is_ours` does not know them.
     pub(crate) fn refuse_others(
         &self,
         mut names: impl Iterator<Item = String>,
         is_ours: impl Fn(&str) -> bool,
     ) -> Result<(), Error> {
-        if self.folder.join(MANIFEST).exists() || self.folder.join(REPLACING).exists() {
+        if is_of_a_bake(&self.folder) || self.folder.join(REPLACING).exists() {
             return Ok(());
         }
         match names.find(|name| self.folder.join(name).symlink_metadata().is_ok() && !is_ours(name)) {
@@ -84,12 +95,23 @@ impl Outputs {
     /// the names of what is in it now.
     ///
     /// All of it takes no longer than a few changes of names: what was there before goes only afterwards, since giving the room of
-    /// a large file back takes seconds, in which this process may be ended.
-    pub(crate) fn finish(mut self) -> Result<(PathBuf, Vec<String>), Error> {
+    /// a large file back takes seconds, in which this process may be ended. Where it cannot be done to the end, all is put
+    /// back.
+    pub(crate) fn finish(mut self) -> Result<Finished, Error> {
         let marker = self.folder.join(REPLACING);
         fs::write(&marker, "").map_err(Error::io(&marker, "cannot be written"))?;
         self.names.sort_by_key(|name| name == MANIFEST);
-        let aside = |name: &str| self.making.join(format!("{name}.before"));
+        if let Err(error) = self.replace() {
+            restore(&self.folder, &self.making);
+            return Err(error);
+        }
+        let _ = fs::remove_file(&marker);
+        let names = std::mem::take(&mut self.names);
+        Ok(Finished { folder: self.folder.clone(), names, held: self.held.take() })
+    }
+
+    fn replace(&self) -> Result<(), Error> {
+        let aside = |name: &str| self.making.join(format!("{name}{BEFORE}"));
         for name in earlier(&self.folder) {
             let path = self.folder.join(&name);
             if name == MANIFEST || !self.names.contains(&name) {
@@ -108,9 +130,53 @@ impl Outputs {
             let path = self.folder.join(name);
             fs::rename(self.making.join(name), &path).map_err(Error::io(path, "cannot be replaced"))?;
         }
-        let _ = fs::remove_file(&marker);
-        Ok((self.folder.clone(), std::mem::take(&mut self.names)))
+        Ok(())
     }
+
+    /// The folder, when nothing is to be made in it.
+    pub(crate) fn kept_in_place(mut self) -> Finished {
+        Finished { folder: self.folder.clone(), names: Vec::new(), held: self.held.take() }
+    }
+}
+
+/// A folder in which all outputs are in their places.
+pub(crate) struct Finished {
+    pub(crate) folder: PathBuf,
+    /// The outputs that were put there.
+    pub(crate) names: Vec<String>,
+    held: Option<File>,
+}
+
+impl Finished {
+    /// Holds the folder together with others who only look at it.
+    pub(crate) fn share(&self) {
+        if let Some(held) = &self.held {
+            // Where there are no locks there are none to be shared.
+            let _ = held.lock_shared();
+        }
+    }
+}
+
+/// Puts back what was in the outputs' places before, when they were not all replaced.
+fn restore(folder: &Path, making: &Path) {
+    let marker = folder.join(REPLACING);
+    if !marker.exists() {
+        return;
+    }
+    for entry in fs::read_dir(making).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(name) = name.strip_suffix(BEFORE) {
+            let _ = fs::rename(entry.path(), folder.join(name));
+        }
+    }
+    let _ = fs::remove_file(marker);
+}
+
+/// Whether a folder's manifest is one that a bake wrote: any program may call a file by that name.
+fn is_of_a_bake(folder: &Path) -> bool {
+    let text = fs::read(folder.join(MANIFEST)).unwrap_or_default();
+    let manifest: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    manifest["volumes"].is_array() && manifest["arch"].is_string() && manifest["lock"].is_string()
 }
 
 /// Removes what an ended process was making, unless somebody else is at work beside it.
@@ -118,7 +184,11 @@ pub(crate) fn remove_left(making: &Path) {
     let is_ours =
         making.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(MAKING.as_bytes()));
     let Some(folder) = making.parent().filter(|_| is_ours && making.is_absolute()) else { return };
-    if File::open(folder).is_ok_and(|held| held.try_lock().is_ok()) {
+    // It is held until all is gone.
+    if let Ok(held) = File::open(folder)
+        && held.try_lock().is_ok()
+    {
+        restore(folder, making);
         // What cannot be removed goes when the next bake writes here.
         let _ = fs::remove_dir_all(making);
         let _ = fs::remove_dir(folder);
@@ -127,7 +197,10 @@ pub(crate) fn remove_left(making: &Path) {
 
 /// What an earlier bake and its checks left in a folder: nothing when it holds no manifest.
 fn earlier(folder: &Path) -> Vec<String> {
-    let Ok(text) = fs::read(folder.join(MANIFEST)) else { return Vec::new() };
+    if !is_of_a_bake(folder) {
+        return Vec::new();
+    }
+    let text = fs::read(folder.join(MANIFEST)).unwrap_or_default();
     let mut names = vec![MANIFEST.to_owned(), CHECKS.to_owned()];
     let manifest: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     for volume in manifest["volumes"].as_array().into_iter().flatten() {
@@ -137,7 +210,8 @@ fn earlier(folder: &Path) -> Vec<String> {
     }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("console-") && name.ends_with(".log") {
+        let firmware = name.strip_prefix("console-").and_then(|name| name.strip_suffix(".log"));
+        if firmware.is_some_and(|firmware| ["bios", "uefi", "nitro"].contains(&firmware)) {
             names.push(name);
         }
     }
@@ -148,7 +222,6 @@ impl Drop for Outputs {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.making);
         // Only empty folders can be removed this way.
-        let _ = fs::remove_dir(&self.folder);
         self.made.iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }
 }
@@ -163,7 +236,7 @@ mod tests {
         let folder = parent.path().join("out");
         let work = WorkFolder::new(&parent.path().join("cache"), "bake").unwrap();
         let mut outputs = Outputs::open(folder.clone(), &work).unwrap();
-        let first = r#"{"volumes": [{"raw": "xvdf.raw", "vmdk": null}, {"raw": "../escape.raw"}]}"#;
+        let first = r#"{"arch": "x86_64", "lock": "", "volumes": [{"raw": "xvdf.raw", "vmdk": null}, {"raw": "../escape.raw"}]}"#;
         outputs.text(MANIFEST, first).unwrap();
         outputs.text("xvdf.raw", "1").unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
@@ -196,7 +269,7 @@ mod tests {
         let folder = parent.path().join("out");
         let work = WorkFolder::new(&parent.path().join("cache"), "bake").unwrap();
         fs::create_dir(&folder).unwrap();
-        fs::write(folder.join(MANIFEST), r#"{"volumes": []}"#).unwrap();
+        fs::write(folder.join(MANIFEST), r#"{"arch": "x86_64", "lock": "", "volumes": []}"#).unwrap();
         let mut outputs = Outputs::open(folder.clone(), &work).unwrap();
         outputs.text("xvda.raw", "whole").unwrap();
         // A device on which there never is any room.
@@ -224,6 +297,48 @@ mod tests {
     }
 
     #[test]
+    fn outputs_that_could_not_all_be_replaced_are_put_back() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("out");
+        let work = WorkFolder::new(&parent.path().join("cache"), "bake").unwrap();
+        let manifest = |raw: &str| {
+            format!(
+                r#"{{"arch": "x86_64", "lock": "", "volumes": [{{"raw": "xvda.raw"}}, {{"raw": "{raw}"}}]}}"#
+            )
+        };
+        let begin = |number: &str, raw: &str| {
+            let mut outputs = Outputs::open(folder.clone(), &work).unwrap();
+            for name in ["xvda.raw", raw] {
+                outputs.text(name, number).unwrap();
+            }
+            outputs.text(MANIFEST, &manifest(raw)).unwrap();
+            outputs
+        };
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+        begin("1", "xvdf.raw").finish().unwrap();
+        // Something stands in the place of what is replaced last but one.
+        fs::create_dir_all(folder.join("xvdg.raw/full")).unwrap();
+        assert!(begin("2", "xvdg.raw").finish().is_err());
+        assert_eq!(
+            (read("xvda.raw"), read("xvdf.raw"), read(MANIFEST)),
+            ("1".into(), "1".into(), manifest("xvdf.raw"))
+        );
+        fs::remove_dir_all(folder.join("xvdg.raw")).unwrap();
+        // A process that ended in the midst of it, and the next one.
+        let outputs = begin("3", "xvdf.raw");
+        fs::write(folder.join(REPLACING), "").unwrap();
+        fs::rename(folder.join(MANIFEST), outputs.making.join(format!("{MANIFEST}{BEFORE}"))).unwrap();
+        let left = folder.join(".bakehouse-0");
+        fs::rename(&outputs.making, &left).unwrap();
+        drop(outputs);
+        drop(Outputs::open(folder.clone(), &work).unwrap());
+        assert_eq!(read(MANIFEST), manifest("xvdf.raw"));
+        let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [MANIFEST, "xvda.raw", "xvdf.raw"]);
+    }
+
+    #[test]
     fn files_that_no_bake_made_are_not_replaced() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("out");
@@ -239,10 +354,13 @@ mod tests {
         );
         outputs.refuse_others(names(), |name| name == "xvda.raw").unwrap();
         outputs.refuse_others(["xvdf.raw".to_owned()].into_iter(), |_| false).unwrap();
-        for ours in [REPLACING, MANIFEST] {
-            fs::write(folder.join(ours), "").unwrap();
-            outputs.refuse_others(names(), |_| false).unwrap();
-            fs::remove_file(folder.join(ours)).unwrap();
+        let manifest = r#"{"arch": "x86_64", "lock": "", "volumes": []}"#;
+        for (name, text, is_ours) in
+            [(REPLACING, "", true), (MANIFEST, manifest, true), (MANIFEST, r#"{"my": "picture"}"#, false)]
+        {
+            fs::write(folder.join(name), text).unwrap();
+            assert_eq!(outputs.refuse_others(names(), |_| false).is_ok(), is_ours, "{name} {text}");
+            fs::remove_file(folder.join(name)).unwrap();
         }
         drop(outputs);
         assert_eq!(fs::read(folder.join("xvda.raw")).unwrap(), b"mine");

@@ -109,6 +109,10 @@ fn record(cache: &Path, folder: &Path) -> Option<(PathBuf, PathBuf)> {
 fn sweep(cache: &Path) {
     for entry in fs::read_dir(cache.join(RECORDS)).into_iter().flatten().flatten() {
         let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            // Of an ended process; or of one that then goes without.
+            let _ = fs::remove_file(&path);
+        }
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
@@ -211,12 +215,8 @@ impl Placed {
         let placed = Self { folder, made_from: made_from.clone(), start: start_of_machine(), files };
         let Ok(text) = serde_json::to_vec(&placed) else { return };
         let Some(parent) = path.parent() else { return };
-        let new = path.with_extension(format!("{}.new", std::process::id()));
-        let written = fs::create_dir_all(parent).and_then(|()| fs::write(&new, text));
-        if written.and_then(|()| fs::rename(&new, &path)).is_err() {
-            let _ = fs::remove_file(&new);
-        }
         sweep(cache);
+        let _ = fs::create_dir_all(parent).and_then(|()| recipe::replace_file(&path, &text));
     }
 }
 

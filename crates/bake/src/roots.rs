@@ -227,6 +227,9 @@ pub(crate) struct KeptRoot {
     inputs: BTreeMap<String, String>,
 }
 
+/// The most that a description may take: a root of a million files has some 100 MB.
+const LONGEST_DESCRIPTION: u64 = 512 << 20;
+
 fn open(store: &Arc<Store>, record: &Record) -> Option<KeptRoot> {
     let disk = Arc::new(store.disk(record).ok()?);
     // What is not there any more would be noticed only in the midst of the bake.
@@ -237,7 +240,8 @@ fn open(store: &Arc<Store>, record: &Record) -> Option<KeptRoot> {
     disk.read_at(disk.len().checked_sub(PAGE)?, &mut page).ok()?;
     let number = |at: usize| Some(u64::from_le_bytes(page[at..at + 8].try_into().ok()?));
     let (start, len) = (number(16)?, number(24)?);
-    if page[..16] != MAGIC[..] || start.checked_add(len)? > disk.len() {
+    // The store may be a stranger's, and damaged.
+    if page[..16] != MAGIC[..] || start.checked_add(len)? > disk.len() || len > LONGEST_DESCRIPTION {
         return None;
     }
     let mut bytes = vec![0; usize::try_from(len).ok()?];

@@ -1,7 +1,7 @@
 //! Folders for work in progress, in the cache.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
@@ -41,14 +41,16 @@ impl WorkFolder {
                 .write(true)
                 .open(&lock)
                 .map_err(Error::io(&lock, "cannot be made"))?;
-            // Another process may have swept the file away before it was locked.
-            let locked = held.try_lock().is_ok() && is_at(&held, &lock);
+            // Locks are not to be had everywhere. Where they are not, nobody sweeps either. And another process may have swept the
+            // file away before it was locked.
+            let locked = !matches!(held.try_lock(), Err(TryLockError::WouldBlock)) && is_at(&held, &lock);
             // Nobody else may start an image's programs.
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) if locked => return Ok(Self { path, lock, held, in_memory: Vec::new() }),
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io(path, "cannot be made")(error)),
+            if locked {
+                match fs::DirBuilder::new().mode(0o700).create(&path) {
+                    Ok(()) => return Ok(Self { path, lock, held, in_memory: Vec::new() }),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(Error::io(path, "cannot be made")(error)),
+                }
             }
             number += 1;
         }
@@ -85,9 +87,10 @@ impl WorkFolder {
 impl Drop for WorkFolder {
     fn drop(&mut self) {
         self.in_memory.clear();
-        // What stays behind is swept by a later run.
-        let _ = fs::remove_dir_all(&self.path);
-        let _ = fs::remove_file(&self.lock);
+        // What stays behind is swept by a later run, which looks where a lock's file is.
+        if remove_deep(&self.path).is_ok() {
+            let _ = fs::remove_file(&self.lock);
+        }
         let _ = self.held.unlock();
     }
 }
@@ -106,14 +109,66 @@ pub(crate) fn sweep(parent: &Path) {
             if (&file).take(LONGEST_PATH).read_to_end(&mut making).is_ok() && !making.is_empty() {
                 outputs::remove_left(Path::new(OsStr::from_bytes(&making)));
             }
-            let _ = fs::remove_dir_all(lock.with_extension(""));
-            let _ = fs::remove_file(&lock);
+            if remove_deep(&lock.with_extension("")).is_ok() {
+                let _ = fs::remove_file(&lock);
+            }
         }
     }
 }
 
+/// How many folders below each other are removed in one go, each with a descriptor of its own.
+const DEEP: usize = 100;
+/// With a name behind it, such a path is not too long for the system.
+const SHORT: usize = 3000;
+
+/// Removes a folder with all below it, however deep: what lies deeper than a process may have files open, or has room for on its
+/// stack, is moved up first.
+fn remove_deep(top: &Path) -> io::Result<()> {
+    let mut moved = 0;
+    let mut left: Vec<PathBuf> = Vec::new();
+    left.extend(top.symlink_metadata().is_ok_and(|found| found.is_dir()).then(|| top.to_owned()));
+    while let Some(folder) = left.pop() {
+        // Where something cannot be looked at, the removal tells.
+        let _ = raise_deep(top, &folder, 0, &mut moved, &mut left);
+    }
+    match fs::remove_dir_all(top) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Moves folders that lie deep below `folder` right into `top`, and adds them to what is left to be looked at.
+fn raise_deep(
+    top: &Path,
+    folder: &Path,
+    depth: usize,
+    moved: &mut usize,
+    left: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        if depth < DEEP && entry.path().as_os_str().len() < SHORT {
+            raise_deep(top, &entry.path(), depth + 1, moved, left)?;
+            continue;
+        }
+        let place = loop {
+            *moved += 1;
+            let place = top.join(format!("deep-{moved}"));
+            if place.symlink_metadata().is_err() {
+                break place;
+            }
+        };
+        fs::rename(entry.path(), &place)?;
+        left.push(place);
+    }
+    Ok(())
+}
+
 /// Whether an open file is still the one of that name.
-fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(here), Ok(there)) => (here.dev(), here.ino()) == (there.dev(), there.ino()),
         _ => false,
@@ -123,6 +178,25 @@ fn is_at(file: &File, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_deeper_than_a_process_may_have_files_open_goes_too() {
+        let cache = tempfile::tempdir().unwrap();
+        let top = cache.path().join("top");
+        fs::create_dir(&top).unwrap();
+        // Built from the bottom: no path of the system's may be that long.
+        let mut below = cache.path().join("below");
+        fs::create_dir(&below).unwrap();
+        for number in 0..5000 {
+            let above = cache.path().join(format!("n{}", number % 2));
+            fs::create_dir(&above).unwrap();
+            fs::rename(&below, above.join("d")).unwrap();
+            below = above;
+        }
+        fs::rename(&below, top.join("d")).unwrap();
+        remove_deep(&top).unwrap();
+        assert!(!top.exists());
+    }
 
     #[test]
     fn what_an_ended_process_left_is_swept_and_what_is_in_use_stays() {

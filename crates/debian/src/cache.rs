@@ -90,7 +90,10 @@ impl Cache {
                 continue;
             }
             let path = entry.path();
-            if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            // The lock is held until the file is gone: whoever waits for it sees that.
+            if let Ok(file) = File::open(&path)
+                && file.try_lock().is_ok()
+            {
                 let _ = fs::remove_file(&path);
             }
         }

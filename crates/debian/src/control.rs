@@ -1,5 +1,6 @@
 //! Debian's control syntax: paragraphs of `Field: value`, and the relations between packages.
 
+use std::collections::HashSet;
 use std::fmt;
 
 /// A place in a control file that cannot be read.
@@ -128,8 +129,14 @@ impl Paragraph {
     /// Copies borrowed fields; a field that comes twice is an error.
     pub fn from_fields(file: &str, fields: &[Field<'_>]) -> Result<Self, ControlError> {
         let mut paragraph = Self::default();
+        // Real ones have a dozen or two.
+        let mut names = (fields.len() > 100).then(HashSet::new);
         for field in fields {
-            if paragraph.get(field.name).is_some() {
+            let is_there = match &mut names {
+                Some(names) => !names.insert(field.name.to_ascii_lowercase()),
+                None => paragraph.get(field.name).is_some(),
+            };
+            if is_there {
                 let what = format!("field {} comes twice", field.name);
                 return Err(ControlError { file: file.into(), line: field.line, what });
             }

@@ -370,6 +370,10 @@ fn fetch_packages(
     });
     let mut missing = None;
     for (ending, hash, packed_size) in forms {
+        // It is read whole, too, and is smaller than what it unpacks to but for a few bytes.
+        if packed_size > size + (64 << 10) {
+            return Err(incomplete(format!("{path}{ending} has {packed_size} bytes, and {size} unpacked")));
+        }
         let what = format!("{} {path}", release.info.suite);
         progress.started(&what, Some(packed_size));
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);

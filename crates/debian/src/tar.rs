@@ -166,6 +166,9 @@ pub struct Archive<R> {
     done: bool,
 }
 
+/// The most that the extensions of one member may have together.
+const MAX_EXTENSIONS: u64 = 2 << 20;
+
 #[derive(Default)]
 struct Extensions {
     path: Option<Vec<u8>>,
@@ -194,6 +197,7 @@ impl<R: Read> Archive<R> {
         }
         self.skip_content()?;
         let mut extensions = Extensions::default();
+        let mut extended = 0;
         loop {
             let start = self.offset;
             let Some(header) = self.header()? else {
@@ -208,6 +212,13 @@ impl<R: Read> Archive<R> {
             let stored = number("size", 124..136)?;
             let stored = u64::try_from(stored)
                 .map_err(|_| TarError::Number { member: member.clone(), field: "size" })?;
+            if matches!(kind, b'L' | b'K' | b'x' | b'g') {
+                extended += stored;
+                if extended > MAX_EXTENSIONS {
+                    let what = "is one of more than any file needs";
+                    return Err(TarError::Extension { offset: start, what });
+                }
+            }
             match kind {
                 b'L' | b'K' => {
                     let name = self.extension(start, stored, MAX_NAME)?;

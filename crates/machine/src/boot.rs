@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use block::without_escapes;
@@ -34,6 +38,8 @@ pub(crate) const KNOWN_HOSTS: &str = "known_hosts";
 const LONGEST_CONSOLE: u64 = 64 << 20;
 /// How many lines of the console a failure shows, of either kind.
 const TELLING_LINES: usize = 15;
+/// SeaBIOS says a few lines; a guest may go on through the same port.
+const LONGEST_FIRMWARE_LOG: u64 = 64 << 10;
 
 /// Where lines of progress go.
 pub type Log<'a> = &'a mut dyn FnMut(&str);
@@ -47,6 +53,7 @@ pub struct Machine {
     places: Places,
     child: Child,
     guard: Option<Child>,
+    watch: Option<Watch>,
     qmp: Qmp,
     up_after: Option<Duration>,
     boot_id: String,
@@ -150,7 +157,7 @@ pub fn start(
         .stderr(errors)
         .spawn()
         .map_err(|source| BootError::Start { program: programs.qemu.name(), source })?;
-    let guard = guard(&child);
+    let mut guard = guard(&child);
     let qmp = match connect(&mut child, &places.qmp, &errors_path) {
         Ok(qmp) => qmp,
         Err(error) => {
@@ -159,6 +166,8 @@ pub fn start(
         }
     };
     log(&format!("{} runs under {}", spec.profile.description, spec.accel.name()));
+    let trigger = guard.as_mut().and_then(|guard| guard.stdin.take());
+    let watch = trigger.map(|trigger| Watch::begin(&places, trigger));
     Ok(Machine {
         spec: spec.clone(),
         ssh: programs.ssh.clone(),
@@ -166,6 +175,7 @@ pub fn start(
         places,
         child,
         guard,
+        watch,
         qmp,
         up_after: None,
         boot_id: String::new(),
@@ -250,6 +260,44 @@ fn guard(child: &Child) -> Option<Child> {
         .stderr(Stdio::null())
         .spawn()
         .ok()
+}
+
+/// Ends a machine whose logs grow without end: a guest writes to them as fast as it likes.
+#[derive(Debug)]
+struct Watch {
+    flooded: Arc<AtomicBool>,
+    /// Its end is heard when it is dropped.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// `trigger`: what the guard reads. It ends QEMU at a line, or when this process is gone.
+    fn begin(places: &Places, mut trigger: ChildStdin) -> Self {
+        let flooded = Arc::new(AtomicBool::new(false));
+        let (stop, stopped) = channel();
+        let (logs, told) = ([places.console.clone(), places.firmware_log.clone()], Arc::clone(&flooded));
+        let thread = std::thread::spawn(move || {
+            while stopped.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+                let size = |path: &PathBuf| std::fs::metadata(path).map(|meta| meta.len()).unwrap_or(0);
+                if !told.load(Ordering::Relaxed) && logs.iter().map(size).sum::<u64>() >= LONGEST_CONSOLE {
+                    told.store(true, Ordering::Relaxed);
+                    // It has ended by itself, then.
+                    let _ = trigger.write_all(b"\n");
+                }
+            }
+        });
+        Self { flooded, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 fn end(child: &mut Child, guard: Option<Child>) {
@@ -368,6 +416,9 @@ impl Machine {
         let mut refused_since = None;
         loop {
             let console = self.console_since(self.console_from);
+            if let Some(reason) = self.flooded() {
+                return Err(self.not_up(from, reason));
+            }
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(self.not_up(from, format!("QEMU ended with {status}{}", self.qemu_words())));
             }
@@ -377,11 +428,6 @@ impl Machine {
                     "QEMU stopped it because what it writes cannot be kept in {folder}: is the disk full? Make room there, or \
                      name a cache folder on another disk in BAKEHOUSE_CACHE"
                 )));
-            }
-            if console.len() as u64 >= LONGEST_CONSOLE {
-                let _ = self.child.kill();
-                let reason = format!("its console does not come to an end: {LONGEST_CONSOLE} bytes so far");
-                return Err(self.not_up(from, reason));
             }
             // SeaBIOS says elsewhere that it found nothing to boot.
             let firmware = if console.is_empty() { self.firmware_log() } else { String::new() };
@@ -457,9 +503,22 @@ impl Machine {
         }
     }
 
+    /// Why the machine was ended, when it was for what it said.
+    pub(crate) fn flooded(&self) -> Option<String> {
+        let flooded = self.watch.as_ref().is_some_and(|watch| watch.flooded.load(Ordering::Relaxed));
+        flooded.then(|| {
+            format!(
+                "its console does not come to an end: {LONGEST_CONSOLE} bytes so far; the machine was ended"
+            )
+        })
+    }
+
     /// What SeaBIOS said about its own doings; empty under UEFI, which speaks on the console.
     fn firmware_log(&self) -> String {
-        let bytes = std::fs::read(&self.places.firmware_log).unwrap_or_default();
+        let mut bytes = Vec::new();
+        if let Ok(file) = File::open(&self.places.firmware_log) {
+            let _ = file.take(LONGEST_FIRMWARE_LOG).read_to_end(&mut bytes);
+        }
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -551,6 +610,7 @@ enum Login {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        self.watch = None;
         end(&mut self.child, self.guard.take());
     }
 }

@@ -164,6 +164,9 @@ pub fn run_checks(machine: &mut Machine, checks: &[Check], log: Log<'_>) -> Vec<
             })))
         }));
     }
+    if let Some(detail) = machine.flooded() {
+        results.push(CheckResult { name: "console".into(), ok: false, seconds: 0.0, detail });
+    }
     results
 }
 

@@ -348,6 +348,17 @@ impl Decoder<'_> {
             );
             return None;
         }
+        // Else a stranger's recipe could choose among the files of a base that is not its own.
+        if file.outside && span.text().contains("${{") {
+            self.error(
+                Code::Source,
+                span,
+                "a base outside of the recipe's folder names its sources itself",
+                "holds a variable, which a recipe may set",
+                "write the path out",
+            );
+            return None;
+        }
         let path = folder.join(relative);
         let (real, home) = match (path.canonicalize(), folder.canonicalize()) {
             (Ok(real), Ok(home)) => (real, home),

@@ -18,6 +18,8 @@ pub(crate) struct SourceFile {
     pub(crate) text: String,
     /// How far it is from the recipe itself: 0, then 1 for its base, and so on.
     pub(crate) depth: usize,
+    /// Whether it lies outside of the recipe's folder.
+    pub(crate) outside: bool,
 }
 
 /// A place in a recipe: which file, which bytes of it. Cheap to clone; makes diagnostics that point at it.

@@ -163,7 +163,8 @@ mod tests {
         for field in fields {
             let (text, mut problems) = (line(field), Vec::new());
             assert!(field.doc.ends_with('.') && !field.default.ends_with('.'), "{text}");
-            let file = Arc::new(SourceFile { name: "example".into(), folder: None, text, depth: 0 });
+            let file =
+                Arc::new(SourceFile { name: "example".into(), folder: None, text, depth: 0, outside: false });
             let node = yaml::parse(&file, &mut problems).unwrap();
             let value = node.get(field.name).unwrap().clone();
             check_structure(value, &field.shape, field.name, &mut problems);

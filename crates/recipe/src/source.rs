@@ -270,8 +270,13 @@ impl Loader<'_> {
                         .maybe_help(advice(name, &names, "it carries")),
                 ));
             };
-            let file =
-                SourceFile { name: PathBuf::from(base), folder: None, text: (*text).to_owned(), depth };
+            let file = SourceFile {
+                name: PathBuf::from(base),
+                folder: None,
+                text: (*text).to_owned(),
+                depth,
+                outside: false,
+            };
             return Ok((file, false));
         }
         if base.contains("${{") {
@@ -337,6 +342,7 @@ impl Loader<'_> {
             )
         })?;
         found.name = shown;
+        found.outside = outside;
         Ok((found, outside))
     }
 }
@@ -390,7 +396,13 @@ fn read_file(path: &Path, depth: usize) -> Result<SourceFile, Box<Diagnostic>> {
     }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(SourceFile { name: path.to_owned(), folder: Some(folder.to_owned()), text, depth }),
+        Ok(text) => Ok(SourceFile {
+            name: path.to_owned(),
+            folder: Some(folder.to_owned()),
+            text,
+            depth,
+            outside: false,
+        }),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -436,7 +448,7 @@ fn merge(base: Node, child: Node) -> Node {
 fn set_variables(root: &mut Node, options: &LoadOptions, problems: &mut Vec<Diagnostic>) {
     for (name, value) in &options.set {
         let text = format!("{name}={value}");
-        let file = SourceFile { name: PathBuf::from("--set"), folder: None, text, depth: 0 };
+        let file = SourceFile { name: PathBuf::from("--set"), folder: None, text, depth: 0, outside: false };
         let file = Arc::new(file);
         let key_span = Span::new(&file, 0..name.len());
         let value_span = Span::new(&file, name.len() + 1..name.len() + 1 + value.len());

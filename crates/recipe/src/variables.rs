@@ -145,11 +145,14 @@ impl Variables {
                 }
                 Piece::Use(name, _) => name,
             };
-            let here = place(span, nth);
+            // Looked for only when there is something to tell.
+            let at = nth;
+            let here = || place(span, at);
             nth += 1;
             let Some(name) = name else {
                 problems.push(
-                    here.error(Code::Variable, "a variable is not closed", "begins here")
+                    here()
+                        .error(Code::Variable, "a variable is not closed", "begins here")
                         .help("write ${{ name }}, or $${{ for the three characters themselves"),
                 );
                 continue;
@@ -157,19 +160,16 @@ impl Variables {
             if let Some(value) = self.values.get(name) {
                 out.push_str(value);
             } else if let Some(reason) = self.withheld.get(name) {
-                problems.push(here.error(
+                problems.push(here().error(
                     Code::Variable,
                     format!("the variable `{name}` has no value here"),
                     *reason,
                 ));
             } else if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 problems.push(
-                    here.error(
-                        Code::Variable,
-                        "this is not a variable's name",
-                        "small letters, digits and _",
-                    )
-                    .help("write ${{ name }}, or $${{ for the three characters themselves"),
+                    here()
+                        .error(Code::Variable, "this is not a variable's name", "small letters, digits and _")
+                        .help("write ${{ name }}, or $${{ for the three characters themselves"),
                 );
             } else {
                 let mut known: Vec<&str> = all.to_vec();
@@ -179,12 +179,9 @@ impl Variables {
                     None => format!("define it: vars: {{{name}: …}}"),
                 };
                 problems.push(
-                    here.error(
-                        Code::UnknownVariable,
-                        format!("unknown variable `{name}`"),
-                        "defined nowhere",
-                    )
-                    .help(help),
+                    here()
+                        .error(Code::UnknownVariable, format!("unknown variable `{name}`"), "defined nowhere")
+                        .help(help),
                 );
             }
         }

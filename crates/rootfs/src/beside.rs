@@ -308,7 +308,12 @@ fn do_calls(
     let exit = sandbox
         // After a failure the last call that is told is the one that failed.
         .run(&["sh", "-ex", &calls], Input::Null, &mut |bytes| {
-            lines.push(bytes, &mut |line| tail.push(line))
+            lines.push(bytes, &mut |line| {
+                tail.push(line);
+                if tail.len() > 2 * crate::programs::TAIL_LINES {
+                    tail.drain(..crate::programs::TAIL_LINES);
+                }
+            })
         });
     let exit = exit.map_err(|source| Error::Sandbox { what: lane.what().into(), source })?;
     lines.finish(&mut |line| tail.push(line));

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use block::Digest;
-use rustix::fs::{AtFlags, FileType, Gid, Uid};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use crate::accounts::Accounts;
 use crate::dpkg::{Diversions, StatOverrides};
 use crate::error::{Error, OnFile};
 use crate::package::Package;
-use crate::root::{Attributes, Root, shown};
+use crate::root::{Attributes, Entry, Root, shown};
 use crate::stage::{Staged, StagedKind, StagedMember};
 
 /// What a package brought to a path, as the path lies on the disk (links of folders resolved).
@@ -270,13 +270,8 @@ impl Ledger {
                 rustix::fs::renameat(rustix::fs::CWD, &from, &*fd, name)
                     .on("cannot move into place", shown(target))?;
                 if attributes != member.attributes {
-                    let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-                    let owned =
-                        rustix::fs::chownat(&*fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-                    owned.on("cannot set the owner of", shown(target))?;
-                    let mode = rustix::fs::Mode::from_raw_mode(attributes.mode);
-                    rustix::fs::chmodat(&*fd, name, mode, AtFlags::empty())
-                        .on("cannot set the mode of", shown(target))?;
+                    let owned = Entry::open(&*fd, name).and_then(|entry| entry.own(attributes));
+                    owned.on("cannot set owner and mode of", shown(target))?;
                 }
                 let stat = rustix::fs::statat(&*fd, name, AtFlags::SYMLINK_NOFOLLOW)
                     .on("cannot look at", shown(target))?;

@@ -232,7 +232,8 @@ impl<'a> Programs<'a> {
         let mut words = DpkgWords::default();
         let result = self.run(what, sandbox, argv, Input::Null, &mut |line| {
             words.line(line);
-            if let Some((verb, package)) = DpkgWords::begins(line) {
+            // A script may print such lines, too.
+            if let Some((verb, package)) = DpkgWords::begins(line).filter(|_| took.len() < MOST_PACKAGES) {
                 took.push((format!("{verb} {package}"), Instant::now()));
                 on_package();
             }
@@ -248,6 +249,9 @@ impl<'a> Programs<'a> {
         result
     }
 }
+
+/// More packages than any image has: beyond it their times are not noted one by one.
+const MOST_PACKAGES: usize = 1 << 16;
 
 /// What dpkg said of the first package that failed. It goes on with others, and has more to say of those that need it.
 #[derive(Default)]

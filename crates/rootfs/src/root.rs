@@ -4,14 +4,17 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Error, OnFile};
+
+/// The largest file that is read whole.
+const MOST_READ: u64 = 256 << 20;
 
 /// The root folder. Paths are relative to it; a leading slash means nothing.
 pub(crate) struct Root {
@@ -96,15 +99,26 @@ impl Root {
         Ok(self.stat(path)?.is_some())
     }
 
-    /// All bytes of a file, `None` when there is none.
+    /// All bytes of a file, `None` when there is none. Scripts may have left anything there: a pipe is not waited for, and a
+    /// file larger than any that is read here is an error.
     pub(crate) fn read(&self, path: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let fd = match self.openat(path, OFlags::RDONLY, Mode::empty()) {
+        let fd = match self.openat(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(error) => return Err(error).on("cannot read", shown(path)),
         };
+        let stat = rustix::fs::fstat(&fd).on("cannot read", shown(path))?;
+        let refuse = |what: &str| Err(std::io::Error::other(what.to_owned())).on("cannot read", shown(path));
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Directory => return Err(Errno::ISDIR).on("cannot read", shown(path)),
+            _ => return refuse("it is no regular file"),
+        }
         let mut bytes = Vec::new();
-        File::from(fd).read_to_end(&mut bytes).on("cannot read", shown(path))?;
+        File::from(fd).take(MOST_READ + 1).read_to_end(&mut bytes).on("cannot read", shown(path))?;
+        if bytes.len() as u64 > MOST_READ {
+            return refuse("it is larger than 256 MiB");
+        }
         Ok(Some(bytes))
     }
 
@@ -118,14 +132,19 @@ impl Root {
         self.write_inner(path, bytes, attributes).on("cannot write", shown(path))
     }
 
-    fn write_inner(&self, path: &[u8], bytes: &[u8], attributes: Attributes) -> Result<(), std::io::Error> {
+    /// A new file, in place of what was there.
+    fn create(&self, path: &[u8]) -> Result<File, Errno> {
         let (fd, name) = self.parent(path)?;
         match rustix::fs::unlinkat(&*fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&*fd, name, flags, Mode::from_raw_mode(0o600))?);
+        Ok(rustix::fs::openat(&*fd, name, flags, Mode::from_raw_mode(0o600))?.into())
+    }
+
+    fn write_inner(&self, path: &[u8], bytes: &[u8], attributes: Attributes) -> Result<(), std::io::Error> {
+        let mut file = self.create(path)?;
         file.write_all(bytes)?;
         set_file(file.as_fd(), attributes)?;
         Ok(())
@@ -134,11 +153,8 @@ impl Root {
     /// Copies a file of the host to `path`, in place of what was there.
     pub(crate) fn copy_in(&self, from: &Path, path: &[u8], attributes: Attributes) -> Result<(), Error> {
         let mut source = File::open(from).on("cannot read", from)?;
-        self.write(path, b"", attributes)?;
         let mut copy = || -> Result<(), std::io::Error> {
-            let (fd, name) = self.parent(path)?;
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mut file = File::from(rustix::fs::openat(&*fd, name, flags, Mode::empty())?);
+            let mut file = self.create(path)?;
             std::io::copy(&mut source, &mut file)?;
             set_file(file.as_fd(), attributes)?;
             Ok(())
@@ -192,18 +208,13 @@ impl Root {
     /// Sets owner, mode and time of what is at `path`, without following a link.
     fn set(&self, path: &[u8], attributes: Attributes) -> Result<(), Errno> {
         let (fd, name) = self.parent(path)?;
-        rustix::fs::chownat(
-            &*fd,
-            name,
-            Some(uid(attributes.uid)),
-            Some(gid(attributes.gid)),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?;
-        let stat = rustix::fs::statat(&*fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-            rustix::fs::chmodat(&*fd, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?;
+        let entry = Entry::open(&*fd, name)?;
+        entry.own(attributes)?;
+        match &entry.by_number {
+            // The time of a link is not worth a way of its own; whatever lies there now, it is in the root.
+            None => rustix::fs::utimensat(&*fd, name, &times(attributes.mtime), AtFlags::SYMLINK_NOFOLLOW),
+            Some(path) => rustix::fs::utimensat(CWD, path, &times(attributes.mtime), AtFlags::empty()),
         }
-        rustix::fs::utimensat(&*fd, name, &times(attributes.mtime), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// Sets owner, mode and time of what is at `path`, without following a link.
@@ -280,6 +291,35 @@ impl Root {
             Ok(target) => Ok(Some(target.into_bytes())),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => Ok(None),
             Err(error) => Err(error).on("cannot read the link", shown(path)),
+        }
+    }
+}
+
+/// Something in the root that stays the same while it is changed, whoever puts something else under its name meanwhile:
+/// programs of the root may run beside, and chmod(2) would follow a link of theirs to wherever it leads on the host.
+pub(crate) struct Entry {
+    fd: OwnedFd,
+    /// How system calls name it that take no descriptor without rights; `None` for a symbolic link.
+    by_number: Option<PathBuf>,
+}
+
+impl Entry {
+    /// What is under a name of an open folder now; a link is not followed.
+    pub(crate) fn open(folder: impl AsFd, name: &Path) -> Result<Self, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+        let is_link = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) == FileType::Symlink;
+        let by_number = (!is_link).then(|| format!("/proc/self/fd/{}", fd.as_raw_fd()).into());
+        Ok(Self { fd, by_number })
+    }
+
+    /// Sets owner and mode; owner first, for chown clears the set-user-id bits. A link has no mode.
+    pub(crate) fn own(&self, attributes: Attributes) -> Result<(), Errno> {
+        let (owner, group) = (Some(uid(attributes.uid)), Some(gid(attributes.gid)));
+        rustix::fs::chownat(&self.fd, "", owner, group, AtFlags::EMPTY_PATH)?;
+        match &self.by_number {
+            None => Ok(()),
+            Some(path) => rustix::fs::chmod(path, Mode::from_raw_mode(attributes.mode)),
         }
     }
 }

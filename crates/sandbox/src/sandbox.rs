@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, OFlags};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use rustix::mount::MountFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
@@ -916,7 +916,13 @@ fn inside_path(path: &Path) -> Result<CString, SandboxError> {
 
 fn open_input(input: Input) -> io::Result<OwnedFd> {
     match input {
-        Input::Null => Ok(File::open("/dev/null")?.into()),
+        // Not /dev/null: the descriptor would be of the host's own file system, and root inside might change the file's mode.
+        Input::Null => {
+            let file = rustix::fs::memfd_create(c"stdin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+            let all = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+            rustix::fs::fcntl_add_seals(&file, all)?;
+            Ok(file)
+        }
         Input::Bytes(bytes) => {
             let mut file = File::from(rustix::fs::memfd_create(c"stdin", MemfdFlags::CLOEXEC)?);
             file.write_all(&bytes)?;

@@ -5,7 +5,9 @@
 //! *What it may not do:* print (it tells a [`Report`]), read a clock for anything but how long a stage took, or know a
 //! terminal.
 //!
-//! The stages, in order: `recipe` → `lock` → (`outputs`, when they are in their places, and then no other but boots) → `packages` → `root file system` → `disk` → `store` → `write` → `tools` → `boot by …`.
+//! The stages, in order: `recipe` → (`parent`, when one is named) → `lock` → (`outputs`, when they are in their places, and then no
+//! other but boots) → (`packages`, `foreign programs` for another architecture, `root file system`; of a kept root the last alone) →
+//! `lint` → `disk` → `store` → `write` → `tools` → `boot by …`.
 //! The process must be inside the user namespace of [`sandbox::enter`] before any thread is started.
 
 mod check;

@@ -9,7 +9,8 @@
 //! SHA-256 of its bytes, padded with zeros ([`block_id`]); a block of zeros has none. [`hash_blocks`] finds them on all
 //! cores, [`snapshot_digest`] makes of them the one digest of a volume's content.
 //!
-//! One word is not about disks: [`without_escapes`], through which all goes that strangers say and people are shown.
+//! Three words are not about disks: [`without_escapes`], through which all goes that strangers say and people are shown, with
+//! [`is_obeyed`] for one character, and [`shell_word`]. An [`Origin`] names packages and parts of recipes; the names mean nothing here.
 
 mod blocks;
 mod content;

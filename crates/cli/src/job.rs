@@ -116,10 +116,10 @@ pub(crate) fn advice(error: &anyhow::Error, text: &str, place: Place) -> Option<
         }
         Some(io::ErrorKind::IsADirectory) if !said(&["another"]) => ("a folder is there: name a file", false),
         Some(io::ErrorKind::ReadOnlyFilesystem) if !said(&["writable", "another"]) => {
-            ("nothing can be written to that file system", true)
+            ("that file system is read-only: make it writable", true)
         }
         Some(io::ErrorKind::PermissionDenied) if !said(&["writable", "permission", "another"]) => {
-            ("this user may not do that there: change the permissions of the file or its folder", true)
+            ("this user may not do that there: make the file or its folder readable and writable", true)
         }
         _ => return None,
     };

@@ -569,6 +569,31 @@ fn a_strangers_recipe_reads_and_shows_no_other_file() {
 }
 
 #[test]
+fn a_strangers_recipe_does_not_choose_among_the_files_of_another_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir_all(path("private/keys")).unwrap();
+    fs::create_dir_all(path("strange")).unwrap();
+    fs::write(path("private/keys/id"), "secret").unwrap();
+    fs::write(path("private/page"), "a page").unwrap();
+    let shown = |source: &str| {
+        let base = format!("vars: {{site: page}}\nfiles: [{{path: /x, source: \"{source}\"}}]\n");
+        fs::write(path("private/base.yaml"), base).unwrap();
+        let recipe = "name: web\nextends: ../private/base.yaml\nvars: {site: keys/id}\n";
+        fs::write(path("strange/r.yaml"), recipe).unwrap();
+        load(&path("strange/r.yaml"), &LoadOptions::default()).err().map(|problems| problems.to_string())
+    };
+    assert!(shown("${{ site }}").unwrap().contains("holds a variable, which a recipe may set"));
+    assert_eq!(shown("page"), None);
+}
+
+#[test]
+fn the_recipes_own_folder_is_no_source() {
+    let text = read(&[("recipe.yaml", "name: web\nweb: {source: .}\n")], &[]).unwrap_err().to_string();
+    assert!(text.contains("is the recipe's own folder") && text.contains("site/"), "{text}");
+}
+
+#[test]
 fn a_strangers_recipe_names_no_place_outside() {
     // What becomes a file's name beside the outputs, or a place in the image.
     for line in [

@@ -353,3 +353,60 @@ fn relative(path: &[u8]) -> &[u8] {
 pub(crate) fn shown(path: &[u8]) -> PathBuf {
     Path::new("/").join(std::ffi::OsStr::from_bytes(relative(path)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn own() -> Attributes {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Attributes { mode: 0o755, uid, gid, mtime: 1_000_000_000 }
+    }
+
+    #[test]
+    fn who_puts_a_link_under_a_name_meanwhile_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, secret) = (folder.path().join("root"), folder.path().join("secret"));
+        std::fs::create_dir_all(root.join("d")).unwrap();
+        std::fs::write(&secret, "").unwrap();
+        std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let opened = Root::open(&root).unwrap();
+        let (fd, name) = opened.parent(b"d").unwrap();
+        let entry = Entry::open(&*fd, name).unwrap();
+        std::fs::rename(root.join("d"), root.join("was-d")).unwrap();
+        symlink(&secret, root.join("d")).unwrap();
+        entry.own(Attributes { mode: 0o701, ..own() }).unwrap();
+        assert_eq!((mode(&secret), mode(&root.join("was-d"))), (0o600, 0o701));
+        // What is a link from the beginning has no mode, and keeps its own time.
+        opened.set_attributes(b"d", own()).unwrap();
+        assert_eq!(mode(&secret), 0o600);
+        assert!(
+            std::fs::symlink_metadata(root.join("d")).unwrap().modified().unwrap()
+                < std::fs::metadata(&secret).unwrap().modified().unwrap()
+        );
+    }
+
+    #[test]
+    fn what_scripts_leave_is_neither_waited_for_nor_read_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let at = |name: &str| folder.path().join(name);
+        rustix::fs::mkfifoat(CWD, at("pipe"), Mode::from_raw_mode(0o600)).unwrap();
+        symlink("pipe", at("link")).unwrap();
+        File::create(at("huge")).unwrap().set_len(MOST_READ + 1).unwrap();
+        std::fs::write(at("file"), "text").unwrap();
+        for (name, words) in [
+            ("pipe", "it is no regular file"),
+            ("link", "it is no regular file"),
+            ("huge", "it is larger than 256 MiB"),
+        ] {
+            let error = root.read(name.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        assert_eq!(root.read(b"file").unwrap().unwrap(), b"text");
+        assert_eq!(root.read(b"none").unwrap(), None);
+    }
+}

@@ -1,4 +1,4 @@
-//! The system calls that no safe wrapper offers. All `unsafe` of the house is here.
+//! The system calls that no safe wrapper offers. All `unsafe` of this library is here.
 #![allow(unsafe_code, reason = "clone, execve, seccomp and mount_setattr have no safe wrapper")]
 
 use std::ffi::{CStr, CString, c_int, c_void};

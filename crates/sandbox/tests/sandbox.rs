@@ -299,7 +299,20 @@ fn sys_is_empty() -> Outcome {
 
 fn devices_are_few_and_their_nodes_cannot_be_changed() -> Outcome {
     let root = Root::new();
-    let before = fs::metadata("/dev/null").unwrap().mode();
+    let stat = || {
+        let stat = fs::metadata("/dev/null").unwrap();
+        (stat.mode(), stat.uid(), stat.ctime(), stat.ctime_nsec())
+    };
+    let before = stat();
+    // Nor through what a program reads, which is nothing.
+    assert_eq!(
+        shell(
+            &root.sandbox(),
+            "chmod 600 /proc/self/fd/0 2>/dev/null; wc -c; (echo x >&0) 2>/dev/null; wc -c"
+        ),
+        "0\n0\n"
+    );
+    assert_eq!(stat(), before);
     let sandbox = root.sandbox().device_link("/dev/disk/by-uuid/1234-ABCD", "../../vda1");
     let script = "ls -A /dev | tr '\\n' ' '; echo; readlink /dev/disk/by-uuid/*; chmod 600 /dev/null 2>/dev/null || echo refused; \
                   rm -f /dev/null 2>/dev/null || echo refused; echo gone >/dev/null; head -c 4 /dev/zero | wc -c; \
@@ -308,7 +321,7 @@ fn devices_are_few_and_their_nodes_cannot_be_changed() -> Outcome {
         shell(&sandbox, script),
         "disk fd full null ptmx pts random shm stderr stdin stdout tty urandom zero \n../../vda1\nrefused\nrefused\n4\n4\nfull\nout\n"
     );
-    assert_eq!(fs::metadata("/dev/null").unwrap().mode(), before);
+    assert_eq!(stat(), before);
     Ok(())
 }
 

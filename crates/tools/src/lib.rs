@@ -15,8 +15,8 @@
 //! <cache>/tools/.<set>-<key>.<any>/…      a tree in the making, locked while somebody makes it
 //! ```
 //!
-//! A tree appears by rename, whole or not at all, and is looked through before it is used: a damaged one is made anew. Nothing is installed on the host and no package script is run. The
-//! host's own programs are not used: the same QEMU and the same checkers prove an image on every machine.
+//! A tree appears by rename, whole or not at all, and is looked through before it is used: a damaged one is made anew. Nothing is installed on the host and no package script is run. Of the
+//! host's own programs only `/bin/sh` is used, by the starters: the same QEMU and the same checkers prove an image on every machine.
 
 mod inside;
 mod partial;

@@ -133,8 +133,8 @@ fn killed_at_any_moment() {
     for (at, more) in [
         ("] lock …", 100),
         ("] packages …", 0),
-        ("] root file system …", 1500),
-        ("] root file system …", 7000),
+        ("] root file system: install packages", 1000),
+        ("] root file system: make the boot files", 500),
         ("] write …", 200),
     ] {
         let mut bake = Running::start(small.command(&out));
@@ -174,8 +174,8 @@ fn interrupted() {
     let out = small.out("new/out");
     for (signal, number) in [(Signal::INT, 2), (Signal::TERM, 15)] {
         let mut bake = Running::start(small.command(&out));
-        bake.until("] root file system …");
-        std::thread::sleep(Duration::from_millis(4000));
+        bake.until("] root file system: install packages");
+        std::thread::sleep(Duration::from_millis(1000));
         bake.signal(signal);
         let said = bake.end();
         // Now, not later: nothing runs, and nothing is left.

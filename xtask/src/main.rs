@@ -215,6 +215,12 @@ fn ci() -> Result<()> {
     let started = Instant::now();
     let done = |what: &str| println!("xtask: {what}: done after {} s", started.elapsed().as_secs());
     cargo(&["fmt", "--all", "--check"], &[], &[])?;
+    // It is compiled by itself, so that the workspace does not know it.
+    let handler = root().join("crates/dispatch/handler/main.rs");
+    let formatted = Command::new("rustfmt").args(["--check", "--edition", "2024"]).arg(&handler).status();
+    if !formatted.context("cannot run rustfmt")?.success() {
+        bail!("{} is not formatted: `rustfmt --edition 2024` does it", handler.display());
+    }
     cargo(
         &["clippy", "--release", "--workspace", "--all-targets"],
         &["--".into(), "-Dwarnings".into()],

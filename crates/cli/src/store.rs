@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use ::store::{
     Backend, ChosenId, Existing, GcOptions, GcPlan, GcReport, GetOptions, Hurt, LocalBackend, PackPlan,
-    PutOptions, PutReport, Record, Source, Stat, Store, VerifyOptions, VerifyReport, Way,
+    PutOptions, PutReport, Record, Repaired, Source, Stat, Store, VerifyOptions, VerifyReport, Way,
 };
 use anyhow::Result;
 use bake::{Report, Unit};
@@ -297,31 +297,17 @@ fn verify(
     json: bool,
     terminal: &Terminal,
 ) -> Result<u8> {
-    use ::store::Error as E;
-    let (opened, mut rebuilt) = match Store::open(backend.clone()) {
-        Err(E::RootLost { .. } | E::NotAStore { .. }) if repair => {
-            let rebuilt = Store::rebuild(&backend)?;
-            (Store::open(backend.clone())?, Some(rebuilt))
-        }
-        opened => (opened?, None),
-    };
     let bar = Bar::new(terminal, "verify", Unit::Bytes);
     let options = VerifyOptions { part, quarantine: repair, progress: &bar };
-    let mut report = opened.verify(&options);
-    // Tables and lists can be made anew from packs and snapshots.
-    let is_list = |object: &::store::DamagedObject| {
-        ["index/", "catalog/", "origins/", "claims/"].iter().any(|folder| object.key.starts_with(folder))
+    let done = if repair {
+        Store::repair(&backend, &options)
+    } else {
+        Store::open(backend)
+            .and_then(|store| store.verify(&options))
+            .map(|report| Repaired { report, rebuilt: None })
     };
-    let hurt = match &report {
-        Ok(report) => report.objects.iter().any(is_list),
-        Err(error) => matches!(error, E::Format { .. } | E::Missing { .. }),
-    };
-    if repair && hurt && rebuilt.is_none() {
-        rebuilt = Some(Store::rebuild(&backend)?);
-        report = opened.verify(&options);
-    }
     terminal.close();
-    let report = report?;
+    let Repaired { report, rebuilt } = done?;
     let lost = rebuilt.as_ref().is_some_and(|rebuilt| !rebuilt.unreadable.is_empty());
     let rebuilt = rebuilt.map(|rebuilt| {
         say(format!("made a new root: {} snapshots, {} packs", rebuilt.snapshots, rebuilt.packs));

@@ -11,6 +11,7 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::Result;
 use bake::{Report, Stage, Unit};
 use block::without_escapes;
+pub(crate) use diff::size as bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use recipe::Diagnostics;
 use serde::Serialize;
@@ -259,21 +260,6 @@ pub(crate) fn summary(stages: &[Stage], paint: Paint) -> String {
     }
     let total: f64 = stages.iter().map(|stage| stage.seconds).sum();
     text + &paint.strong(&format!("  {:width$} {total:8.1} s", "total")) + "\n"
-}
-
-/// A number of bytes as people write it.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -100,6 +100,7 @@ const RECIPES: &[Mistake] = &[
     recipe!("A list where the recipe should be", "- name: web\n- packages: [apache2]\n"),
     recipe!("A key twice", "name: web\npackages: [apache2]\npackages: [cowsay]\n"),
     recipe!("No name", "packages: [apache2]\n"),
+    recipe!("A key with a capital", "Name: web\n"),
     recipe!("A name with capitals and spaces", "name: My Web Server\n"),
     recipe!("A text where a list belongs", "name: web\npackages: apache2 cowsay\n"),
     recipe!("Yes and no", "name: web\nrecommends: yes\nimage: {ena: \"true\"}\n"),

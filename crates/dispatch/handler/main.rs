@@ -299,7 +299,8 @@ fn next_entry(table: &mut Text) -> Option<Entry> {
         return None;
     }
     let text = |from: usize, length: usize| Text { length, ..table.from(from) };
-    let text_or_empty = |from: usize, length: usize| if length == 0 { Text::EMPTY } else { text(from, length - 1) };
+    let text_or_empty =
+        |from: usize, length: usize| if length == 0 { Text::EMPTY } else { text(from, length - 1) };
     let entry = Entry {
         size: number(*table, 0, 8),
         mtime: number(*table, 8, 8),
@@ -456,7 +457,8 @@ extern "C" fn main(words: *mut usize) -> ! {
             }
         }
         // A program that was itself given as a descriptor is only to be found by it.
-        let by_descriptor = given.begins_with(Text::of(b"/dev/fd/")) || given.begins_with(Text::of(b"/proc/"));
+        let by_descriptor =
+            given.begins_with(Text::of(b"/dev/fd/")) || given.begins_with(Text::of(b"/proc/"));
         if entry.is_some() || !by_descriptor {
             system(call::FCNTL, [descriptor, F_SETFD, FD_CLOEXEC, 0, 0, 0]);
         }

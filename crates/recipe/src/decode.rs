@@ -121,12 +121,30 @@ impl Decoder<'_> {
             .any(|problem| problem.file == node.span.file() && range.contains(&problem.span.start))
     }
 
+    /// Whether a key of a mapping was told already to be this one, misspelled.
+    fn is_misspelled(&self, node: &Node, name: &str) -> bool {
+        let range = node.span.range();
+        let advice = format!("did you mean `{name}`?");
+        // Keys of one mapping stand below each other, or between the same braces.
+        let column = match &node.value {
+            Value::Map(entries) => entries.first().map(|(key, _)| key.span.position()),
+            _ => None,
+        };
+        self.problems.iter().any(|problem| {
+            problem.code == Code::UnknownKey
+                && problem.help.as_deref() == Some(&advice)
+                && problem.file == node.span.file()
+                && range.contains(&problem.span.start)
+                && column.is_none_or(|(line, column)| problem.column == column || problem.line == line)
+        })
+    }
+
     fn required(&mut self, node: &Node, keys: &Keys) {
         if matches!(node.value, Value::Wrong) {
             return;
         }
         for field in keys.fields.iter().filter(|field| field.required) {
-            if node.get(field.name).is_none() {
+            if node.get(field.name).is_none() && !self.is_misspelled(node, field.name) {
                 let message = format!("{} needs a `{}`", keys.what, field.name);
                 let label = format!("has no `{}`", field.name);
                 self.error(

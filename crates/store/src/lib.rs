@@ -141,6 +141,6 @@ pub use gc::{GcOptions, GcPlan, GcReport, PackPlan};
 pub use get::{Existing, GetOptions, GetReport, Way};
 pub use put::{ChosenId, Progress, PutOptions, PutReport, Source, check_name};
 pub use read::SnapshotDisk;
-pub use rebuild::RebuildReport;
+pub use rebuild::{RebuildReport, Repaired};
 pub use store::{Options, Stat, Store};
 pub use verify::{DamagedBlock, DamagedObject, Hurt, Lie, VerifyOptions, VerifyReport};

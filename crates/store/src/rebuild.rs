@@ -15,7 +15,7 @@ use crate::format::{
 use crate::fs::LockKind;
 use crate::read::{Fetcher, PlaceError};
 use crate::store::{FORMAT, ROOT, Store, format_text, is_store, load};
-use crate::verify::{DamagedObject, Unread, read_pack_index};
+use crate::verify::{DamagedObject, Unread, VerifyOptions, VerifyReport, read_pack_index};
 
 /// How often a rebuild begins again because somebody else changed the store.
 const ATTEMPTS: usize = 5;
@@ -35,7 +35,46 @@ pub struct RebuildReport {
     pub unreadable: Vec<DamagedObject>,
 }
 
+/// What [`Store::repair`] did and found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// What is so when all is done.
+    pub report: VerifyReport,
+    /// What was made anew, when something was.
+    pub rebuilt: Option<RebuildReport>,
+}
+
 impl Store {
+    /// Looks at everything as [`Store::verify`] does, with what is damaged put into quarantine; makes root, index and lists anew
+    /// where they are lost or damaged. Deletes nothing.
+    pub fn repair(backend: &Arc<dyn Backend>, options: &VerifyOptions<'_>) -> Result<Repaired, Error> {
+        let options = VerifyOptions { quarantine: true, ..*options };
+        let (store, mut rebuilt) = match Self::open(backend.clone()) {
+            Err(Error::RootLost { .. } | Error::NotAStore { .. }) => {
+                let rebuilt = Self::rebuild(backend)?;
+                (Self::open(backend.clone())?, Some(rebuilt))
+            }
+            opened => (opened?, None),
+        };
+        let mut report = store.verify(&options);
+        // Tables and lists can be made anew from packs and snapshots.
+        let lists = [Folder::Index, Folder::Catalog, Folder::Origins, Folder::Claims];
+        let is_list = |object: &DamagedObject| {
+            lists
+                .iter()
+                .any(|folder| object.key.split_once('/').is_some_and(|(name, _)| name == folder.name()))
+        };
+        let hurt = match &report {
+            Ok(report) => report.objects.iter().any(is_list),
+            Err(error) => matches!(error, Error::Format { .. } | Error::Missing { .. }),
+        };
+        if hurt && rebuilt.is_none() {
+            rebuilt = Some(Self::rebuild(backend)?);
+            report = store.verify(&options);
+        }
+        Ok(Repaired { report: report?, rebuilt })
+    }
+
     /// Makes index, list of snapshots and root anew where they are lost or damaged, from packs and snapshots alone. What can be
     /// read is kept as it is; a list of snapshots that is lost whole comes back with those that were forgotten and not yet
     /// collected. Nothing is deleted. An object that cannot be read now ([`Error::Unreadable`]) ends it with nothing changed; one

@@ -83,7 +83,7 @@ pub(crate) fn architectures(root: &Node, problems: &mut Vec<Diagnostic>) -> Vec<
             }
         }
     }
-    if list.items().is_empty() && !matches!(list.value, Value::Scalar(_) | Value::Map(_)) {
+    if list.items().is_empty() && !matches!(list.value, Value::Wrong) {
         problems.push(
             list.span
                 .error(Code::Architecture, "a recipe without an architecture", "the list is empty")

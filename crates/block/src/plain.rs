@@ -5,7 +5,8 @@ pub fn without_escapes(text: &str) -> String {
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         let sequence = match character {
-            '\u{1b}' => characters.next(),
+            // A line break is one whatever stands before it.
+            '\u{1b}' => characters.next_if(|c| *c != '\n'),
             // The same in one character.
             '\u{80}'..='\u{9f}' => char::from_u32(u32::from(character) - 0x40),
             '\n' | '\t' => {
@@ -66,7 +67,7 @@ mod tests {
         assert_eq!(without_escapes("[\u{1b}[0;32m  OK  \u{1b}[0m]\r"), "[  OK  ]");
         assert_eq!(without_escapes("a\u{1b}]0;title\u{7}b\u{1b}]0;t\u{1b}\\c\u{1b}"), "abc");
         assert_eq!(without_escapes("a\u{1b}[01;05Hb\u{1b}[12"), "a\nb");
-        assert_eq!(without_escapes("a\u{1b}]0;no end\nb\u{1b}[12\nc"), "a\nb\nc");
+        assert_eq!(without_escapes("a\u{1b}]0;no end\nb\u{1b}[12\nc\u{1b}\nd"), "a\nb\nc\nd");
     }
 
     #[test]

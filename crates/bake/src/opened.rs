@@ -1,14 +1,14 @@
 //! An image, wherever it is: a folder of outputs, an image file, a snapshot of a store.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use block::{BlockMap, BlockSource, Digest};
 use diff::{Image, Package, Volume};
-use formats::{RawFile, VmdkFile};
+use formats::{Container, RawFile, VmdkFile};
 use inspect::PartitionContent;
 use recipe::Arch;
 use store::{LocalBackend, Store};
@@ -186,13 +186,16 @@ fn baked(
     Ok(Found { disk: Box::new(disk), blocks, file: None })
 }
 
-/// Opens an image file, raw or VMDK by its first bytes.
+/// Opens an image file, raw or VMDK.
 fn image_file(path: &Path) -> Result<Box<dyn BlockSource>, Error> {
-    let mut sign = [0; 4];
-    let mut file = File::open(path).map_err(Error::io(path, "cannot be opened"))?;
-    let is_vmdk = file.read_exact(&mut sign).is_ok() && &sign == b"KDMV";
-    if is_vmdk {
-        return Ok(Box::new(VmdkFile::open(path)?));
+    match Container::of(path).map_err(Error::io(path, "cannot be opened"))? {
+        Some(Container::Vmdk) => return Ok(Box::new(VmdkFile::open(path)?)),
+        Some(Container::Qcow2) => {
+            let reason =
+                "is a qcow2 file: write its disk with `qemu-img convert -O raw`, and give that".to_owned();
+            return Err(Error::NotBaked { path: path.to_owned(), reason });
+        }
+        None => {}
     }
     let disk = RawFile::open(path)?;
     if disk.len() == 0 || !disk.len().is_multiple_of(SECTOR) {

@@ -1,6 +1,5 @@
 //! `store …`: the block store from the command line.
 
-use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use ::store::{
 use anyhow::Result;
 use bake::{Report, Unit};
 use clap::{Args, Subcommand};
+use formats::Container;
 use serde_json::{Value, json};
 
 use crate::init::Refused;
@@ -141,15 +141,17 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
                 let reason = "is neither a file nor a block device: write its bytes to a file, and put that";
                 return Err(Refused { path: file.clone(), reason }.into());
             }
-            if let Some(format) = other_format(file) {
-                let reason = match format {
-                    "VMDK" => {
-                        "is a VMDK file, not a disk's bytes: put the raw file, or write one with `qemu-img convert -O raw`"
-                    }
-                    _ => {
-                        "is a qcow2 file, not a disk's bytes: write them with `qemu-img convert -O raw`, and put those"
-                    }
-                };
+            // What cannot be read is told by the put itself.
+            let reason = match Container::of(file).ok().flatten() {
+                Some(Container::Vmdk) => Some(
+                    "is a VMDK file, not a disk's bytes: put the raw file, or write one with `qemu-img convert -O raw`",
+                ),
+                Some(Container::Qcow2) => Some(
+                    "is a qcow2 file, not a disk's bytes: write them with `qemu-img convert -O raw`, and put those",
+                ),
+                None => None,
+            };
+            if let Some(reason) = reason {
                 return Err(Refused { path: file.clone(), reason }.into());
             }
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -277,17 +279,6 @@ fn show(json: bool, value: Value, lines: impl FnOnce() -> Vec<String>) -> Result
         return print_json(&value);
     }
     lines().into_iter().try_for_each(print)
-}
-
-/// What a file is that holds a disk in another form, by its first bytes.
-fn other_format(file: &Path) -> Option<&'static str> {
-    let mut sign = [0; 4];
-    std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut sign)).ok()?;
-    match &sign {
-        b"KDMV" => Some("VMDK"),
-        b"QFI\xfb" => Some("qcow2"),
-        _ => None,
-    }
 }
 
 fn verify(

@@ -545,24 +545,9 @@ fn parse_number(field: &[u8]) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use lying_mirror::tar_member;
 
-    /// A member's header, with content of this length behind it.
-    fn header(kind: u8, length: usize) -> Vec<u8> {
-        let mut header = vec![0; BLOCK];
-        header[..4].copy_from_slice(b"name");
-        header[100..107].copy_from_slice(b"0000644");
-        header[108..115].copy_from_slice(b"0000000");
-        header[116..123].copy_from_slice(b"0000000");
-        header[124..135].copy_from_slice(format!("{length:011o}").as_bytes());
-        header[136..147].copy_from_slice(b"00000000000");
-        header[148..156].fill(b' ');
-        header[156] = kind;
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-        header
-    }
+    use super::*;
 
     #[test]
     fn one_member_has_no_more_extensions_than_it_needs() {
@@ -573,11 +558,9 @@ mod tests {
         let archive = |extensions: usize| {
             let mut bytes = Vec::new();
             for _ in 0..extensions {
-                let records = record(MAX_PAX as usize);
-                bytes.extend(header(b'x', records.len()));
-                bytes.extend(records.into_bytes());
+                bytes.extend(tar_member("name", b'x', "", record(MAX_PAX as usize).as_bytes()));
             }
-            bytes.extend(header(b'0', 0));
+            bytes.extend(tar_member("name", b'0', "", b""));
             bytes.resize(bytes.len() + 2 * BLOCK, 0);
             bytes
         };

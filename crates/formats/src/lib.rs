@@ -6,11 +6,13 @@
 //!
 //! Raw is the disk's bytes as they are, with holes where nothing is. [`vmdk`] is the compressed form that clouds import.
 
+mod container;
 mod raw;
 mod regions;
 mod target;
 pub mod vmdk;
 
+pub use container::Container;
 pub use raw::{RawFile, RawStats, bytes_to_write, write_raw};
 pub use target::{Target, write_error};
 pub use vmdk::{Earlier, VmdkFile, VmdkOptions, VmdkStats, write_raw_and_vmdk, write_vmdk};

@@ -144,8 +144,11 @@ mod tests {
         let (first, second) = (Target::create(&path).unwrap(), Target::create(&path).unwrap());
         half(&first, "first");
         half(&second, "second");
-        if unnamed(folder.path()).is_some() {
-            assert!(names().is_empty());
+        match unnamed(folder.path()) {
+            Some(_) => assert!(names().is_empty()),
+            None => workbench::left_out(
+                "this file system has no unnamed files: that none is seen was not looked at",
+            ),
         }
         first.finish().unwrap();
         second.finish().unwrap();

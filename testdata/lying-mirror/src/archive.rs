@@ -183,25 +183,30 @@ pub fn deb_of(members: &[&str], text: &str) -> Vec<u8> {
         } else {
             (*member, b'0', "", text)
         };
-        let mut header = [0; 512];
-        header[..name.len()].copy_from_slice(name.as_bytes());
-        header[100..107].copy_from_slice(b"0000755");
-        header[108..115].copy_from_slice(b"0000000");
-        header[116..123].copy_from_slice(b"0000000");
-        header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
-        header[136..147].copy_from_slice(b"00000000000");
-        header[148..156].fill(b' ');
-        header[156] = kind;
-        header[157..157 + to.len()].copy_from_slice(to.as_bytes());
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-        data.extend(header);
-        data.extend(bytes.as_bytes());
-        data.resize(data.len().next_multiple_of(512), 0);
+        data.extend(tar_member(name, kind, to, bytes.as_bytes()));
     }
     data.resize(data.len() + 1024, 0);
     ar(&[0; 1024], &data)
+}
+
+/// A member of a tar archive: header, content, padding. Nothing is checked.
+pub fn tar_member(name: &str, kind: u8, link: &str, content: &[u8]) -> Vec<u8> {
+    let mut member = vec![0; 512];
+    member[..name.len()].copy_from_slice(name.as_bytes());
+    member[100..107].copy_from_slice(b"0000755");
+    member[108..115].copy_from_slice(b"0000000");
+    member[116..123].copy_from_slice(b"0000000");
+    member[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    member[136..147].copy_from_slice(b"00000000000");
+    member[148..156].fill(b' ');
+    member[156] = kind;
+    member[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    member[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = member.iter().map(|byte| u32::from(*byte)).sum();
+    member[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    member.extend(content);
+    member.resize(member.len().next_multiple_of(512), 0);
+    member
 }
 
 /// The archive around a package's two others.

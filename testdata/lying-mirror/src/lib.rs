@@ -9,6 +9,6 @@ mod archive;
 mod keys;
 mod server;
 
-pub use archive::{Archive, Package, compress, deb, deb_of};
+pub use archive::{Archive, Package, compress, deb, deb_of, tar_member};
 pub use keys::{CREATED, NOW, SubkeyWish, TestKey, Wish, sign_by_all};
 pub use server::{Behaviour, Server, gone};

@@ -129,14 +129,9 @@ impl Paragraph {
     /// Copies borrowed fields; a field that comes twice is an error.
     pub fn from_fields(file: &str, fields: &[Field<'_>]) -> Result<Self, ControlError> {
         let mut paragraph = Self::default();
-        // Real ones have a dozen or two.
-        let mut names = (fields.len() > 100).then(HashSet::new);
+        let mut names = HashSet::new();
         for field in fields {
-            let is_there = match &mut names {
-                Some(names) => !names.insert(field.name.to_ascii_lowercase()),
-                None => paragraph.get(field.name).is_some(),
-            };
-            if is_there {
+            if !names.insert(field.name.to_ascii_lowercase()) {
                 let what = format!("field {} comes twice", field.name);
                 return Err(ControlError { file: file.into(), line: field.line, what });
             }
@@ -232,7 +227,8 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read_back(
-            fields in prop::collection::btree_map("[A-Z][a-zA-Z-]{0,6}", "[!-~]([ -~]{0,8}[!-~])?(\n [!-~]{1,4}){0,3}", 1..6),
+            // Capitals alone: names that differ by case are one field.
+            fields in prop::collection::btree_map("[A-Z][A-Z-]{0,6}", "[!-~]([ -~]{0,8}[!-~])?(\n [!-~]{1,4}){0,3}", 1..6),
         ) {
             let text: String = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
             let paragraph = Paragraph::parse("x", &text).unwrap();

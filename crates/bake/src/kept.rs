@@ -64,13 +64,8 @@ pub(crate) fn keep<'a>(
     stages: &Stages<'_>,
 ) -> Result<Kept<'a>, Error> {
     let name = snapshot_name(recipe, volume);
-    let id = |digest| {
-        let arch = recipe.arch.ec2();
-        let id =
-            catalog::SnapshotId::local(&Home::default(), &recipe.image_name, arch, &volume.device, digest);
-        // Both are `snap-` and 17 digits.
-        id.to_string().parse().unwrap_or_else(|_| store::SnapshotId::derived(&name, digest))
-    };
+    let id =
+        |digest| Home::default().snapshot_id(&recipe.image_name, recipe.arch.ec2(), &volume.device, digest);
     let progress =
         Told { report: stages.report(), what: volume.device.file_stem(), total: 0.into(), done: 0.into() };
     let digest = parent.map(VolumeLayout::digest);
@@ -155,14 +150,9 @@ mod tests {
             let volume = recipe.root_volume().unwrap();
             let kept = keep(&store, &recipe, volume, disk, None, 1_700_000_000, &stages).unwrap();
             let home = Home::default();
-            let registered = catalog::SnapshotId::local(
-                &home,
-                &recipe.image_name,
-                recipe.arch.ec2(),
-                &volume.device,
-                kept.put.digest,
-            );
-            assert_eq!(kept.put.snapshot_id.to_string(), registered.to_string());
+            let registered =
+                home.snapshot_id(&recipe.image_name, recipe.arch.ec2(), &volume.device, kept.put.digest);
+            assert_eq!(kept.put.snapshot_id, registered);
             assert_eq!(kept.blocks(), block::block_ids(disk).unwrap());
             assert!(kept.data().eq(disk.data()));
             let (mut ours, mut theirs) = (vec![1; 1 << 20], vec![2; 1 << 20]);

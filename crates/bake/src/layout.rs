@@ -22,7 +22,7 @@ use block::{BLOCK_SIZE, Digest};
 use diff::Volume;
 use ext4::{FS_BLOCK, ParentPlaces};
 use inspect::{FileSystem, Inode, Kind, PartitionContent};
-use tree::TreePath;
+use tree::{TreePath, leb128};
 
 const MAGIC: &[u8] = b"bakehouse layout 1\n";
 /// Paths together may have so many times the bytes that were read for them, and so many more: prefixes are shared no further.
@@ -160,7 +160,7 @@ pub enum LayoutError {
         /// Where.
         at: usize,
         /// What is wrong.
-        what: &'static str,
+        what: String,
     },
 }
 
@@ -168,15 +168,15 @@ impl Layout {
     /// As bytes: always the same for the same layout.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        put(&mut out, self.volumes.len() as u64);
+        leb128::put(&mut out, self.volumes.len() as u64);
         for volume in &self.volumes {
-            put(&mut out, volume.device.len() as u64);
+            leb128::put(&mut out, volume.device.len() as u64);
             out.extend_from_slice(volume.device.as_bytes());
-            put(&mut out, volume.size);
-            put(&mut out, volume.blocks.len() as u64);
+            leb128::put(&mut out, volume.size);
+            leb128::put(&mut out, volume.blocks.len() as u64);
             let mut next = 0;
             for (index, id) in &volume.blocks {
-                put(&mut out, index - next);
+                leb128::put(&mut out, index - next);
                 out.extend_from_slice(&id.0);
                 next = index + 1;
             }
@@ -217,16 +217,8 @@ impl Layout {
     }
 }
 
-fn put(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 fn put_names(out: &mut Vec<u8>, names: &BTreeMap<TreePath, NameLayout>) {
-    put(out, names.len() as u64);
+    leb128::put(out, names.len() as u64);
     let start = out.len();
     let mut before: &[u8] = &[];
     let mut together = 0;
@@ -235,17 +227,17 @@ fn put_names(out: &mut Vec<u8>, names: &BTreeMap<TreePath, NameLayout>) {
         let same = path.iter().zip(before).take_while(|(one, other)| one == other).count();
         together += path.len();
         let shared = if together <= SHARED * (out.len() - start) + SPARE { same } else { 0 };
-        put(out, shared as u64);
-        put(out, (path.len() - shared) as u64);
+        leb128::put(out, shared as u64);
+        leb128::put(out, (path.len() - shared) as u64);
         out.extend_from_slice(&path[shared..]);
-        put(out, name.inode.into());
-        put(out, 2 * name.slots.len() as u64 + u64::from(name.folder.is_some()));
+        leb128::put(out, name.inode.into());
+        leb128::put(out, 2 * name.slots.len() as u64 + u64::from(name.folder.is_some()));
         if let Some(block) = name.folder {
-            put(out, block);
+            leb128::put(out, block);
         }
         for (into, index) in &name.slots {
-            put(out, *into);
-            put(out, *index);
+            leb128::put(out, *into);
+            leb128::put(out, *index);
         }
         before = path;
     }
@@ -257,37 +249,23 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn wrong(&self, what: &'static str) -> LayoutError {
-        LayoutError::Damaged { at: self.at, what }
+    fn wrong(&self, what: impl ToString) -> LayoutError {
+        LayoutError::Damaged { at: self.at, what: what.to_string() }
     }
 
     fn take(&mut self, len: u64) -> Result<&'a [u8], LayoutError> {
         let rest = &self.bytes[self.at..];
         let taken = usize::try_from(len).ok().and_then(|len| rest.get(..len));
-        let taken = taken.ok_or_else(|| self.wrong("it ends too early"))?;
+        let taken = taken.ok_or_else(|| self.wrong("it ends early"))?;
         self.at += taken.len();
         Ok(taken)
     }
 
     fn number(&mut self) -> Result<u64, LayoutError> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = u64::from(self.take(1)?[0]);
-            let bits = byte & 0x7f;
-            if bits << shift >> shift != bits {
-                break;
-            }
-            number |= bits << shift;
-            if byte < 0x80 {
-                // A number has one form.
-                return if bits == 0 && shift > 0 {
-                    Err(self.wrong("a number is too long"))
-                } else {
-                    Ok(number)
-                };
-            }
-        }
-        Err(self.wrong("a number is too large"))
+        let mut rest = &self.bytes[self.at..];
+        let number = leb128::take(&mut rest);
+        self.at = self.bytes.len() - rest.len();
+        number.map_err(|error| self.wrong(error))
     }
 
     /// A number and `before` together, below `end`.
@@ -403,10 +381,10 @@ mod tests {
         let error = |bytes: &[u8]| Layout::from_bytes(bytes).unwrap_err().to_string();
         assert_eq!(error(b"bakehouse layout 2\n\0"), "it is no layout of this program's version");
         let with = |rest: &[u8]| error(&[MAGIC, rest].concat());
-        assert_eq!(with(b""), "it is damaged at byte 19: it ends too early");
+        assert_eq!(with(b""), "it is damaged at byte 19: it ends early");
         assert_eq!(with(b"\0\0"), "it is damaged at byte 20: something follows");
         assert_eq!(with(b"\x80\0"), "it is damaged at byte 21: a number is too long");
-        assert_eq!(with(b"\x01\0\0\x01"), "it is damaged at byte 23: it ends too early");
+        assert_eq!(with(b"\x01\0\0\x01"), "it is damaged at byte 23: it ends early");
         assert_eq!(with(b"\x01\0\0\x01\0"), "it is damaged at byte 24: a block lies behind the end");
         assert_eq!(with(b"\x01\0\0\0\x01\0\x02..\x0b\0"), "it is damaged at byte 28: a path is none");
         assert_eq!(

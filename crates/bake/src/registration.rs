@@ -1,7 +1,7 @@
 //! What a bake tells EC2 and everybody else about the image: the mapping, the registration, the manifest.
 
 use block::Digest;
-use catalog::{AmiId, BlockDeviceMapping, Ebs, Home, RegisterImage, SnapshotId, VirtualName};
+use catalog::{BlockDeviceMapping, Ebs, Home, RegisterImage, SnapshotId, VirtualName};
 use recipe::{Arch, BootMode, Lock, Recipe, Volume};
 
 use crate::manifest::{
@@ -39,12 +39,12 @@ pub(crate) fn describe(
     let mut manifest = manifest_without_ids(recipe, lock, &home);
     manifest.volumes =
         volumes.clone().map(|(volume, written)| manifest_volume(volume, written.as_ref())).collect();
-    let ami = AmiId::local(&home, &recipe.image_name, recipe.arch.ec2(), manifest.to_text().as_bytes());
+    let ami = home.ami_id(&recipe.image_name, recipe.arch.ec2(), manifest.to_text().as_bytes());
     manifest.image_id = Some(ami);
     for ((volume, written), entry) in volumes.clone().zip(&mut manifest.volumes) {
         entry.snapshot_id = written.as_ref().map(|written| {
             let digest = block::snapshot_digest(volume.size, written.blocks.iter().copied());
-            SnapshotId::local(&home, &recipe.image_name, recipe.arch.ec2(), &volume.device, digest)
+            home.snapshot_id(&recipe.image_name, recipe.arch.ec2(), &volume.device, digest)
         });
     }
     let entries = recipe

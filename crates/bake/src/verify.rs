@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use block::{BlockSource, Digest};
-use catalog::{AmiId, Home};
+use catalog::Home;
 use formats::{RawFile, VmdkFile};
 use serde::Serialize;
 use serde_json::Value;
@@ -182,7 +182,7 @@ fn words(folder: &Path, manifest: &Manifest, verified: &mut Verified) {
             .arch
             .parse::<recipe::Arch>()
             .ok()
-            .map(|arch| AmiId::local(&home, &bare.name, arch.ec2(), bare.to_text().as_bytes()));
+            .map(|arch| home.ami_id(&bare.name, arch.ec2(), bare.to_text().as_bytes()));
         if id.is_none() || id != manifest.image_id {
             broken(MANIFEST, "was changed: its image_id does not follow from the rest of it".to_owned());
         }

@@ -7,7 +7,7 @@
 //!
 //! The geometry is that of the EBS direct API: a disk is cut into blocks of [`BLOCK_SIZE`] bytes. A block's id is the
 //! SHA-256 of its bytes, padded with zeros ([`block_id`]); a block of zeros has none. [`hash_blocks`] finds them on all
-//! cores, [`snapshot_digest`] makes of them the one digest of a volume's content.
+//! cores, [`snapshot_digest`] makes of them the one digest of a volume's content, and a [`SnapshotId`] names a kept one.
 //!
 //! Three words are not about disks: [`without_escapes`], through which all goes that strangers say and people are shown, with
 //! [`is_obeyed`] for one character, and [`shell_word`]. An [`Origin`] names packages and parts of recipes; the names mean nothing here.
@@ -25,9 +25,13 @@ pub use blocks::{
 };
 pub use content::{Content, ReadAt};
 pub use digest::{Digest, Hasher};
-pub use ids::{derived_uuid, format_uuid};
+#[doc(hidden)]
+pub use ids::id_digits;
+pub use ids::{BadId, SnapshotId, derived_uuid, format_uuid};
 pub use map::{BlockMap, BlockMapBuilder, BlockSource, Extent, MapError, Origin};
 pub use plain::{is_obeyed, shell_word, without_escapes};
+#[doc(hidden)]
+pub use serde;
 
 /// Bytes in one block of a volume: 512 KiB, the block of the EBS direct API.
 pub const BLOCK_SIZE: u64 = 512 * 1024;

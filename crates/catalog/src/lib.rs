@@ -16,9 +16,10 @@ mod register;
 mod rules;
 mod volume_type;
 
+pub use block::SnapshotId;
 pub use checksum::{block_checksum, linear_checksum};
 pub use device::{BadDeviceName, DeviceName};
-pub use ids::{AmiId, BadId, Home, SnapshotId};
+pub use ids::{AmiId, Home};
 pub use limits::{
     DEFAULT_IOPS, IMAGE_NAME, IOPS_PER_THROUGHPUT, LIMITS_DATE, MAX_EPHEMERAL, MAX_TAG_KEY, MAX_TAG_VALUE,
     MAX_TAGS, VolumeLimits,

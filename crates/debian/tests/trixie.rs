@@ -16,7 +16,6 @@ use debian::mirror::{HostSources, Mirrors, choose_mirrors};
 use debian::openpgp::KeyRing;
 use debian::repository::{LoadOptions, SourceInfo};
 use debian::solve::{Request, Solution, solve};
-use debian::source::{DebianSource, PackageSource};
 use debian::tar::Kind;
 use debian::universe::Universe;
 
@@ -99,30 +98,22 @@ fn the_real_repositories_are_signed_and_whole() {
 fn bookworm_and_arm64_work_alike() {
     let Some(world) = world() else { return };
     let options = LoadOptions { now: world.now, keys: KeyRing::debian().unwrap() };
-    let source = DebianSource::load(
-        world.mirrors.clone(),
-        "bookworm",
-        &["main".to_owned()],
-        "arm64",
-        &world.cache,
-        &options,
-        &Notes,
-    )
-    .unwrap();
+    let repositories = world.mirrors.repositories("bookworm", &["main".to_owned()]);
+    let (universe, _) = Universe::load(&repositories, "arm64", &world.cache, &options, &Notes).unwrap();
     let goal =
         "linux-image-cloud-arm64 grub-efi-arm64-signed shim-signed apache2 cowsay cloud-init systemd-sysv";
-    let solution = source.resolve(&request(goal)).unwrap();
+    let solution = solve(&universe, &request(goal)).unwrap();
     assert!(
         solution.packages.iter().all(|one| ["arm64", "all"].contains(&one.package.architecture.as_str()))
     );
     let plain = names(&solution);
     assert!(plain.contains_key("linux-image-cloud-arm64") && plain.len() > 150);
-    let more = names(&source.resolve(&Request { recommends: true, ..request(goal) }).unwrap());
+    let more = names(&solve(&universe, &Request { recommends: true, ..request(goal) }).unwrap());
     assert!(more.len() > plain.len() && plain.keys().all(|name| more.contains_key(name)));
-    let error = source.resolve(&request("apahce2")).unwrap_err().to_string();
+    let error = solve(&universe, &request("apahce2")).unwrap_err().to_string();
     assert!(error.contains("did you mean apache2"), "{error}");
     // Both want to be the one mail transport agent.
-    let error = source.resolve(&request("postfix exim4-daemon-light")).unwrap_err().to_string();
+    let error = solve(&universe, &request("postfix exim4-daemon-light")).unwrap_err().to_string();
     eprintln!("{error}");
     assert!(error.contains("conflicts with mail-transport-agent, which is "), "{error}");
 }

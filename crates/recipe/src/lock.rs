@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use block::Digest;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use time::{Date, Month, OffsetDateTime};
 
 use crate::Arch;
 use crate::decode::{is_package_name, is_package_version};
@@ -549,39 +550,25 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// Seconds since 1970 as RFC 3339 in UTC: `2026-01-31T12:00:00Z`.
+/// Seconds since 1970 as RFC 3339 in UTC: `2026-01-31T12:00:00Z`. Beyond the years 0 to 9999 the first or last of them.
 pub fn format_time(seconds: i64) -> String {
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days are counted from 1 March of year 0, so that leap days end a year.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (year, month) = (year_of_era + era * 400, month + 3);
-    let (year, month) = if month > 12 { (year + 1, month - 12) } else { (year, month) };
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
+    const YEARS: (i64, i64) = (-62_167_219_200, 253_402_300_799);
+    let time = OffsetDateTime::from_unix_timestamp(seconds.clamp(YEARS.0, YEARS.1));
+    let time = time.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second) = time.to_hms();
+    format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", u8::from(month))
 }
 
 /// Reads what [`format_time`] writes; `None` for anything else.
 pub fn parse_time(text: &str) -> Option<i64> {
-    if text.len() != 20 || !text.is_ascii() {
-        return None;
-    }
-    let number = |range: std::ops::Range<usize>| {
-        let digits = &text[range];
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<i64>().ok()).flatten()
-    };
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    let (shifted_year, shifted_month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let (era, year_of_era) = (shifted_year.div_euclid(400), shifted_year.rem_euclid(400));
-    let day_of_era =
-        year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * shifted_month + 2) / 5 + day - 1;
-    let days = era * 146_097 + day_of_era - 719_468;
-    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
-    // Only what is written the same way again is a time: no 31 February, no hour 25, no other separators.
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u16>().ok();
+    let part = |at: usize| u8::try_from(number(at..at + 2)?).ok();
+    let month = Month::try_from(part(5)?).ok()?;
+    let date = Date::from_calendar_date(number(0..4)?.into(), month, part(8)?).ok()?;
+    let time = date.with_hms(part(11)?, part(14)?, part(17)?).ok()?;
+    let seconds = time.assume_utc().unix_timestamp();
+    // Only what is written the same way again is a time: no signs, no other separators.
     (format_time(seconds) == text).then_some(seconds)
 }
 
@@ -758,10 +745,15 @@ mod tests {
             "2025-01-01T24:00:00Z",
             "2025-01-01 00:00:00Z",
             "2025-01-01T00:00:00+",
+            "2025-01-01T00:00:00Z ",
+            "2025-01-01T00:00:+1Z",
+            "2025-01-01T00:00:é0Z",
             "",
         ] {
             assert_eq!(parse_time(bad), None, "{bad}");
         }
+        assert_eq!(format_time(i64::MAX), "9999-12-31T23:59:59Z");
+        assert_eq!(format_time(i64::MIN), "0000-01-01T00:00:00Z");
     }
 
     proptest! {

@@ -13,12 +13,13 @@ use std::fmt;
 
 use block::Digest;
 
+pub use block::SnapshotId;
 pub use claims::{ClaimRun, ClaimedContent, Claims};
 pub use pack::{Codec, PACK_ENTRY, PACK_FOOTER, PACK_HEADER, Pack, PackEntry, PackFooter};
 pub(crate) use pack::{PackIndexBuilder, pack_header};
 pub use root::{Catalog, Condemned, LayerRef, Quarantined, Root};
 pub(crate) use snapshot::MAX_SIZE;
-pub use snapshot::{Record, Snapshot, SnapshotId, SnapshotIdError};
+pub use snapshot::{Record, Snapshot, derived_id};
 pub use table::{BlockPlace, Table, TableKind};
 pub(crate) use table::{Entries, Half, TableWriter, half, merge_tables, origin_entry};
 

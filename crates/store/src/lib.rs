@@ -136,7 +136,7 @@ pub use backend::{
 #[doc(hidden)]
 pub use codec::FrameFault;
 pub use error::Error;
-pub use format::{Record, Snapshot, SnapshotId};
+pub use format::{Record, Snapshot, SnapshotId, derived_id};
 pub use gc::{GcOptions, GcPlan, GcReport, PackPlan};
 pub use get::{Existing, GetOptions, GetReport, Way};
 pub use put::{ChosenId, Progress, PutOptions, PutReport, Source, check_name};

@@ -13,7 +13,9 @@ use crate::Error;
 use crate::backend::Upload;
 use crate::codec::{BLOCK_LEN, Encoder, is_zero};
 use crate::commit::Change;
-use crate::format::{BlockPlace, Codec, MAX_SIZE, PackIndexBuilder, Snapshot, SnapshotId, pack_header};
+use crate::format::{
+    BlockPlace, Codec, MAX_SIZE, PackIndexBuilder, Snapshot, SnapshotId, derived_id, pack_header,
+};
 use crate::origin;
 use crate::store::{State, Store, guard};
 
@@ -55,7 +57,7 @@ impl Progress for () {
 /// Which id a new snapshot gets.
 #[derive(Clone, Copy, Default)]
 pub enum ChosenId<'a> {
-    /// [`SnapshotId::derived`].
+    /// [`derived_id`](crate::derived_id).
     #[default]
     Derived,
     /// This one.
@@ -253,7 +255,7 @@ impl Prepared {
     fn commit(self, store: &Store, options: &PutOptions<'_>) -> Result<PutReport, Error> {
         let digest = snapshot_digest(self.size, self.blocks.iter().copied());
         let id = match options.id {
-            ChosenId::Derived => SnapshotId::derived(options.name, digest),
+            ChosenId::Derived => derived_id(options.name, digest),
             ChosenId::Given(id) => id,
             ChosenId::OfDigest(id) => id(digest),
         };

@@ -4,7 +4,7 @@ use block::{BLOCK_SIZE, Digest, snapshot_digest};
 
 use crate::Error;
 use crate::commit::Change;
-use crate::format::{BlockPlace, Claims, Codec, Name, Snapshot, SnapshotId};
+use crate::format::{BlockPlace, Claims, Codec, Name, Snapshot, SnapshotId, derived_id};
 use crate::store::Store;
 
 /// Blocks that a simulated pack has.
@@ -21,7 +21,7 @@ impl Store {
         let blocks: Vec<(u64, Digest)> = (0..).zip(known.iter().chain(new).copied()).collect();
         let size = blocks.len() as u64 * BLOCK_SIZE;
         let digest = snapshot_digest(size, blocks.iter().copied());
-        let id = SnapshotId::derived(name, digest);
+        let id = derived_id(name, digest);
         let place = |(at, id): (u64, &Digest)| {
             let pack = Digest::of(&[name.as_bytes(), &(at / PER_PACK).to_le_bytes()].concat());
             let offset = 24 + (at % PER_PACK) as u32 * FRAME;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use block::{Content, Digest, Origin};
 
-use crate::{Entry, Meta, Node, Timestamp, Tree, TreeError, TreePath};
+use crate::{Entry, Meta, Node, Timestamp, Tree, TreeError, TreePath, leb128};
 
 const MAGIC: &[u8] = b"bakehouse tree 1\n";
 
@@ -39,7 +39,7 @@ pub enum ReadError {
         /// Where it was noticed.
         at: usize,
         /// What is wrong.
-        problem: &'static str,
+        problem: String,
     },
     /// A content that the reader's owner does not have.
     #[error("the content {0} of the tree is not at hand")]
@@ -144,12 +144,8 @@ impl Tree {
 struct Writer(Vec<u8>);
 
 impl Writer {
-    fn number(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.0.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        self.0.push(number as u8);
+    fn number(&mut self, number: u64) {
+        leb128::put(&mut self.0, number);
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
@@ -205,8 +201,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn broken(&self, problem: &'static str) -> ReadError {
-        ReadError::Broken { at: self.all - self.rest.len(), problem }
+    fn broken(&self, problem: impl ToString) -> ReadError {
+        ReadError::Broken { at: self.all - self.rest.len(), problem: problem.to_string() }
     }
 
     fn take(&mut self, count: u64) -> Result<&'a [u8], ReadError> {
@@ -221,19 +217,7 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self) -> Result<u64, ReadError> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                break;
-            }
-            number |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(self.broken("a number of more than 64 bits"))
+        leb128::take(&mut self.rest).map_err(|error| self.broken(error))
     }
 
     fn small<T: TryFrom<u64>>(&mut self) -> Result<T, ReadError> {

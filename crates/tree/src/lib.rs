@@ -9,6 +9,7 @@
 
 mod codec;
 mod entry;
+pub mod leb128;
 mod path;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use debian::fetch::{FetchError, Fetcher, Progress, Silent};
 use debian::mirror::{ChosenBy, Mirrors};
 use debian::repository::{LoadOptions, RepositoryError, SourceInfo};
 use debian::universe::Universe;
-use debian::{DebianSource, KeyRing, PackageSource, Repository, Request, Version};
+use debian::{Deb, KeyRing, Repository, Request, Version, solve};
 
 use crate::faults::Notes;
 use lying_mirror::{Archive, Behaviour, NOW, Server, compress};
@@ -403,18 +403,26 @@ fn a_lock_is_added_to_although_the_repository_has_moved_on() {
     };
     let cache_folder = tempfile::tempdir().unwrap();
     let cache = Cache::open(cache_folder.path()).unwrap();
-    let (universe, sources) =
+    let (mut universe, _) =
         Universe::load(&[repository(&archive.uri())], "amd64", &cache, &options(&archive, NOW), &Silent)
             .unwrap();
-    let mut source = DebianSource::new(universe, sources, mirrors, &cache);
-    let gone = source.keep(&locked, &Silent).unwrap_err();
+    let Err(DownloadError::Gone { mut packages, asked }) = download(&locked, &mirrors, &cache, &Silent)
+    else {
+        panic!("the archive has what it has not");
+    };
+    name_replacements(&mut packages, &universe);
+    let gone = DownloadError::Gone { packages, asked };
     assert!(gone.to_string().contains("\n  a 1 (all), replaced by 2\n"), "{gone}");
     old.iter().for_each(|(_, bytes)| drop(cache.put(bytes).unwrap()));
-    source.keep(&locked, &Silent).unwrap();
+    let downloaded = download(&locked, &mirrors, &cache, &Silent).unwrap();
+    for (file, path) in locked.iter().zip(&downloaded.paths) {
+        let control = Deb::open(path).and_then(|mut deb| deb.control()).unwrap();
+        universe.add(&control.fields, file).unwrap();
+    }
     let pinned =
         locked.iter().map(|file| (file.name.clone(), Version::parse(&file.version).unwrap())).collect();
     let install = ["a", "new"].map(|name| (name.to_owned(), None)).to_vec();
-    let solution = source.resolve(&Request { install, pinned, ..Request::default() }).unwrap();
+    let solution = solve(&universe, &Request { install, pinned, ..Request::default() }).unwrap();
     let shown: Vec<_> = solution.packages.iter().map(|one| one.package.request()).collect();
     assert_eq!(shown[..2], locked[..]);
     assert_eq!((shown[2].name.as_str(), shown.len()), ("new", 3));

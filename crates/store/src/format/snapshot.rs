@@ -1,7 +1,4 @@
-use std::fmt;
-use std::str::FromStr;
-
-use block::{BLOCK_SIZE, Digest, Hasher, snapshot_digest};
+use block::{BLOCK_SIZE, Digest, Hasher, SnapshotId, snapshot_digest};
 
 use super::wire::{Reader, Writer};
 use super::{FormatError, Name};
@@ -13,52 +10,14 @@ const ENTRY: usize = 8 + 32;
 /// Largest volume: 2⁵⁰ bytes. EBS ends at 64 TiB.
 pub(crate) const MAX_SIZE: u64 = 1 << 50;
 
-/// A snapshot's id: `snap-` and 17 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SnapshotId([u8; 17]);
-
-/// A text that is no snapshot id.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no snapshot id: `snap-` and 17 hexadecimal digits, as in snap-0123456789abcdef0")]
-pub struct SnapshotIdError(String);
-
-impl SnapshotId {
-    /// The id of a snapshot that nobody gave one: the first 17 digits of the SHA-256 over `bakehouse store id 1`, the
-    /// name and the snapshot's digest, each with its length before it.
-    pub fn derived(name: &str, digest: Digest) -> Self {
-        let mut hasher = Hasher::new();
-        hasher.field(b"bakehouse store id 1");
-        hasher.field(name.as_bytes());
-        hasher.field(&digest.0);
-        let mut digits = [0; 17];
-        digits.copy_from_slice(&hasher.finish().to_hex().as_bytes()[..17]);
-        Self(digits)
-    }
-}
-
-impl FromStr for SnapshotId {
-    type Err = SnapshotIdError;
-
-    fn from_str(text: &str) -> Result<Self, SnapshotIdError> {
-        let digits =
-            text.strip_prefix("snap-").and_then(|digits| <[u8; 17]>::try_from(digits.as_bytes()).ok());
-        let digits =
-            digits.filter(|digits| digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')));
-        digits.map(Self).ok_or_else(|| SnapshotIdError(text.to_owned()))
-    }
-}
-
-impl fmt::Display for SnapshotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("snap-")?;
-        self.0.iter().try_for_each(|digit| write!(f, "{}", char::from(*digit)))
-    }
-}
-
-impl fmt::Debug for SnapshotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
+/// The id of a snapshot that nobody gave one: it follows from `bakehouse store id 1`, the name and the snapshot's digest,
+/// hashed with the length of each before it.
+pub fn derived_id(name: &str, digest: Digest) -> SnapshotId {
+    let mut hasher = Hasher::new();
+    hasher.field(b"bakehouse store id 1");
+    hasher.field(name.as_bytes());
+    hasher.field(&digest.0);
+    SnapshotId::from_digest(hasher.finish())
 }
 
 /// A snapshot as lists show it: all but its map.
@@ -86,7 +45,7 @@ pub struct Record {
 
 impl Record {
     pub(crate) fn write(&self, to: &mut Writer) {
-        to.bytes(&self.id.0);
+        to.bytes(self.id.digits());
         to.text(&self.name);
         to.u64(self.size);
         to.u64(self.blocks);
@@ -117,14 +76,15 @@ impl Record {
 
 fn read_id(from: &mut Reader<'_>) -> Result<SnapshotId, FormatError> {
     let digits = from.take(17)?;
-    let text = std::str::from_utf8(digits).ok().and_then(|digits| format!("snap-{digits}").parse().ok());
-    text.ok_or(from.damaged("an id is none"))
+    let text = std::str::from_utf8(digits).ok();
+    let id = text.and_then(|digits| format!("{}{digits}", SnapshotId::PREFIX).parse().ok());
+    id.ok_or(from.damaged("an id is none"))
 }
 
 fn write_parent(parent: Option<SnapshotId>, to: &mut Writer) {
     to.u8(parent.is_some().into());
     if let Some(parent) = parent {
-        to.bytes(&parent.0);
+        to.bytes(parent.digits());
     }
 }
 
@@ -173,7 +133,7 @@ impl Snapshot {
     /// The snapshot as bytes.
     pub fn write(&self) -> Vec<u8> {
         let mut to = Writer::new(MAGIC);
-        to.bytes(&self.id.0);
+        to.bytes(self.id.digits());
         to.text(&self.name);
         to.u64(self.size);
         write_parent(self.parent, &mut to);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use block::{BLOCK_SIZE, BlockMap, BlockMapBuilder, Content, Digest, Origin, block_id, snapshot_digest};
-use store::SnapshotId;
+use store::{SnapshotId, derived_id};
 
 use crate::rng::Rng;
 
@@ -59,7 +59,7 @@ impl Image {
 
     pub(crate) fn id(&self) -> SnapshotId {
         let blocks = self.data().map(|(at, seed)| (at, block(seed).0));
-        SnapshotId::derived(&self.name, snapshot_digest(self.size(), blocks))
+        derived_id(&self.name, snapshot_digest(self.size(), blocks))
     }
 }
 

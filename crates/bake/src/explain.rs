@@ -116,7 +116,7 @@ pub fn explain(question: &Question) -> Result<Explanation, Error> {
         path,
         fits: reason.is_none(),
         reason,
-        time: lock.as_ref().map(|lock| recipe::format_time(lock.time)),
+        time: lock.as_ref().map(|lock| catalog::format_time(lock.time)),
     };
     let has_parent = lock.as_ref().and_then(|lock| lock.for_arch(arch)?.parent).is_some();
     let stages = stages(&recipe, source.files().len(), &state, has_parent, &packages);

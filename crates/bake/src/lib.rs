@@ -211,7 +211,7 @@ fn lock(
         let resolved = packages::resolve(source, &lock_path, request.lock_mode, wish, &context)?;
         outcome.cached = resolved.unchanged;
         if request.explain && resolved.unchanged {
-            let (path, time) = (lock_path.display(), recipe::format_time(resolved.lock.time));
+            let (path, time) = (lock_path.display(), catalog::format_time(resolved.lock.time));
             report.line(&format!(
                 "lock: {path} holds what the recipe asks for, as of {time}: no repository is asked"
             ));

@@ -15,13 +15,38 @@ pub struct Home {
 impl Default for Home {
     /// Account 000000000000, region `local`.
     fn default() -> Self {
-        Self { account: "000000000000".to_owned(), region: "local".to_owned() }
+        Self { account: Self::ACCOUNT.to_owned(), region: Self::REGION.to_owned() }
     }
 }
 
 block::id!(AmiId, "ami", "The id of an image: `ami-` and 17 hexadecimal digits.");
 
 impl Home {
+    /// The region that everything is in that was put into no other.
+    pub const REGION: &'static str = "local";
+    /// The account of a machine that is nobody's.
+    pub const ACCOUNT: &'static str = "000000000000";
+
+    /// The id of an image that an account draws for its `number`th thing: registered, copied, created.
+    pub fn drawn_ami_id(&self, number: u64) -> AmiId {
+        AmiId::from_digest(self.drawn("ami", number))
+    }
+
+    /// The id of a snapshot that an account draws for its `number`th thing.
+    pub fn drawn_snapshot_id(&self, number: u64) -> SnapshotId {
+        SnapshotId::from_digest(self.drawn("snap", number))
+    }
+
+    /// SHA-256 over account, region, kind and number, each after its length.
+    fn drawn(&self, kind: &str, number: u64) -> Digest {
+        let mut hasher = Hasher::new();
+        for field in [&self.account, &self.region, kind] {
+            hasher.field(field.as_bytes());
+        }
+        hasher.field(&number.to_le_bytes());
+        hasher.finish()
+    }
+
     /// The id of a baked volume's snapshot: the same wherever the same content is baked under the same names.
     /// `snapshot` is [`block::snapshot_digest`] of the volume.
     ///

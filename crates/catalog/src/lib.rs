@@ -7,6 +7,7 @@
 //!
 //! What EC2 takes is written down in one file, `limits.rs`, with its date: the numbers move.
 
+mod account;
 mod checksum;
 mod device;
 mod ids;
@@ -14,8 +15,13 @@ mod limits;
 mod mapping;
 mod register;
 mod rules;
+mod time;
 mod volume_type;
 
+pub use account::{
+    Account, ApiError, BadPermission, Copied, Deregistered, Everybody, Image, ImageState, LaunchPermission,
+    NotAnAccount, PermissionChange, ResourceId, SnapshotNotes,
+};
 pub use block::SnapshotId;
 pub use checksum::{block_checksum, linear_checksum};
 pub use device::{BadDeviceName, DeviceName};
@@ -30,4 +36,5 @@ pub use register::{
     TaggedResource, TpmSupport, VirtualizationType,
 };
 pub use rules::{Rule, RuleError, VolumeRule, VolumeSettings, image_name_rules, tag_rules};
+pub use time::{format_time, parse_time};
 pub use volume_type::VolumeType;

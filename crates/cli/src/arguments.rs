@@ -10,6 +10,7 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use recipe::Arch;
 
+use crate::images::ImageArguments;
 use crate::store::StoreArguments;
 
 /// Bakes bootable machine images from recipes, boots them and checks them.
@@ -66,6 +67,11 @@ pub(crate) enum Command {
     Tools(ToolsArguments),
     /// Keep raw images as snapshots in a store of blocks, each block once
     Store(StoreArguments),
+    /// Register what was baked as images, and look after these: list, copy, share, tag, deprecate, deregister
+    ///
+    /// The account is this machine's own: it lies in the store, and no cloud hears of it. Every rule is EC2's, and so are the
+    /// names and the JSON.
+    Image(ImageArguments),
     /// Print the JSON Schema of the recipe language
     Schema,
     /// Print the completions of a shell
@@ -95,6 +101,7 @@ impl Command {
             Self::Diff(arguments) => arguments.json,
             Self::Tools(arguments) => arguments.json,
             Self::Store(arguments) => arguments.json,
+            Self::Image(arguments) => arguments.json,
             Self::Init(_) | Self::Shell(_) | Self::Schema | Self::Completions { .. } | Self::Man { .. } => {
                 false
             }

@@ -4,6 +4,7 @@ mod arguments;
 mod baking;
 mod differing;
 mod explain;
+mod images;
 mod init;
 mod job;
 mod pages;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
             job::run(true, json, || told(run(command), json, job::Place::Bake))
         }
         Command::Tools(_) => job::run(false, json, || told(run(command), json, job::Place::Cache)),
-        Command::Store(_) => told(run(command), json, job::Place::Store),
+        Command::Store(_) | Command::Image(_) => told(run(command), json, job::Place::Store),
         _ => told(run(command), json, job::Place::Named),
     };
     ExitCode::from(code)
@@ -58,6 +59,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Diff(arguments) => differing::diff(&arguments),
         Command::Tools(arguments) => toolbox::tools(&arguments),
         Command::Store(arguments) => store::store(&arguments),
+        Command::Image(arguments) => images::image(&arguments),
         Command::Schema => {
             print_json(&recipe::schema())?;
             Ok(DONE)
@@ -78,6 +80,8 @@ fn told(result: Result<u8>, as_json: bool, place: job::Place) -> u8 {
         None if error.is::<sandbox::EnterError>() || error.is::<init::Refused>() => MISTAKE,
         None if error.is::<surroundings::Unusable>() => MISTAKE,
         None if error.downcast_ref().is_some_and(::store::Error::is_mistake) => MISTAKE,
+        None if error.downcast_ref().is_some_and(ec2::Error::is_mistake) => MISTAKE,
+        None if error.is::<catalog::ApiError>() => MISTAKE,
         None if error.downcast_ref().is_some_and(formats::Error::is_mistake) => MISTAKE,
         _ => FAILED,
     };

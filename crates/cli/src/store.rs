@@ -13,6 +13,7 @@ use ::store::{
 use anyhow::Result;
 use bake::{Report, Unit};
 use clap::{Args, Subcommand};
+use ec2::Ec2;
 use formats::Container;
 use serde_json::{Value, json};
 
@@ -257,7 +258,8 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
             let store = Store::open(backend())?;
             let found: Vec<_> = snapshots.iter().map(|name| store.find(name)).collect::<Result<_, _>>()?;
             let ids: Vec<_> = found.iter().map(|record| record.id).collect();
-            let forgotten = store.forget(&ids)?;
+            let ec2 = Ec2::new(Arc::new(store), catalog::Home::REGION, now()?)?;
+            let forgotten = ec2.delete_snapshots(&ids)?;
             let values: Vec<_> = forgotten.iter().map(record_json).collect();
             show(json, json!({ "forgotten": values }), || {
                 let mut lines: Vec<_> = forgotten
@@ -274,7 +276,7 @@ pub(crate) fn store(arguments: &StoreArguments) -> Result<u8> {
 }
 
 /// A result: as JSON, else as lines for people. Both go to standard output.
-fn show(json: bool, value: Value, lines: impl FnOnce() -> Vec<String>) -> Result<()> {
+pub(crate) fn show(json: bool, value: Value, lines: impl FnOnce() -> Vec<String>) -> Result<()> {
     if json {
         return print_json(&value);
     }
@@ -359,7 +361,7 @@ fn record_json(record: &Record) -> Value {
 
 fn record_text(record: &Record) -> String {
     let (size, data) = (bytes(record.size), bytes(record.blocks * block::BLOCK_SIZE));
-    format!("{}  {size:>10} {data:>10}  {}  {}", record.id, recipe::format_time(record.time), record.name)
+    format!("{}  {size:>10} {data:>10}  {}  {}", record.id, catalog::format_time(record.time), record.name)
 }
 
 fn stat_json(place: &Path, stat: &Stat) -> Value {

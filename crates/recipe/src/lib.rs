@@ -33,7 +33,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity, Span};
 pub use language::{COMPONENTS, SUITES, schema};
 pub use lock::{
     LOCK_VERSION, Lock, LockError, LockedArch, LockedPackage, LockedParent, LockedSource, SourceRole,
-    format_time, parse_time, replace_file,
+    replace_file,
 };
 pub use model::{
     AllowedFinding, Check, Distribution, Family, FileSpec, Filesystem, ImageOptions, Kernel, MotdScript,

@@ -112,6 +112,7 @@ mod backend;
 mod codec;
 mod commit;
 pub mod conformance;
+mod copy;
 mod error;
 pub mod format;
 pub mod fs;

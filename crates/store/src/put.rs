@@ -26,7 +26,7 @@ const AHEAD: usize = 16;
 /// Blocks that one thread reads and hashes side by side.
 const LANES: usize = 4;
 /// How often a put begins again when collections overtake it.
-const ATTEMPTS: usize = 5;
+pub(crate) const ATTEMPTS: usize = 5;
 
 /// What can be put.
 #[derive(Clone, Copy)]

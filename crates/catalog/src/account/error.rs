@@ -1,0 +1,133 @@
+use block::SnapshotId;
+
+use super::parts::ResourceId;
+use crate::{AmiId, Rule, RuleError, format_time};
+
+/// What EC2 would refuse, with the code of its error ([`ApiError::code`]).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// A request breaks rules.
+    #[error("{}", .rules.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Rules {
+        /// All of them, in the order of the request's fields.
+        rules: Vec<RuleError>,
+    },
+    /// A name that no image can have.
+    #[error("Name: {rule}")]
+    InvalidName {
+        /// The rule that it breaks.
+        rule: Rule,
+    },
+    /// A description that is too long.
+    #[error("Description: {length} characters; a description has 255 at most")]
+    DescriptionLength {
+        /// Its length in characters.
+        length: usize,
+    },
+    /// Another image has the name.
+    #[error(
+        "{image} has the name `{name}` already; a name is one of its kind in account and region: choose another, or deregister that image"
+    )]
+    DuplicateName {
+        /// The name.
+        name: String,
+        /// The image that has it.
+        image: AmiId,
+    },
+    /// There is no such image.
+    #[error("there is no image `{wanted}` in region `{region}`{}", .elsewhere.as_ref().map_or_else(String::new, |name| format!("; region `{name}` has it")))]
+    NoImage {
+        /// Its id or name, as it was asked for.
+        wanted: String,
+        /// Where.
+        region: String,
+        /// Where there is one.
+        elsewhere: Option<String>,
+    },
+    /// There is no such snapshot.
+    #[error("there is no snapshot {snapshot} in region `{region}`{}", .elsewhere.as_ref().map_or_else(String::new, |name| format!("; region `{name}` has it")))]
+    NoSnapshot {
+        /// Its id.
+        snapshot: SnapshotId,
+        /// Where.
+        region: String,
+        /// Where there is one.
+        elsewhere: Option<String>,
+    },
+    /// An image uses a snapshot that is to go.
+    #[error("{snapshot} is in use by {image}; deregister that image first")]
+    SnapshotInUse {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// An image that uses it.
+        image: AmiId,
+    },
+    /// An image that is protected is to go.
+    #[error("{image} is protected from being deregistered{}", .until.map_or_else(|| "; end its protection first".to_owned(), |until| format!(" until {}: protection ends a day after it is disabled", format_time(until))))]
+    Protected {
+        /// The image.
+        image: AmiId,
+        /// Until when, where that is decided; seconds since 1970.
+        until: Option<i64>,
+    },
+    /// The image is disabled.
+    #[error("{image} is disabled; enable it first")]
+    Unavailable {
+        /// The image.
+        image: AmiId,
+    },
+    /// A tag that nothing can have.
+    #[error("Tags: {rule}")]
+    InvalidTag {
+        /// The rule that it breaks.
+        rule: Rule,
+    },
+    /// Too many tags on one resource.
+    #[error("{resource} would have {given} tags; a resource has {} at most", crate::MAX_TAGS)]
+    TagLimit {
+        /// The resource.
+        resource: ResourceId,
+        /// How many.
+        given: usize,
+    },
+    /// Deprecation in the past.
+    #[error("DeprecateAt: {} has passed; an image is deprecated at a time to come", format_time(*.at))]
+    PastDeprecation {
+        /// When; seconds since 1970.
+        at: i64,
+    },
+}
+
+impl ApiError {
+    /// EC2's code for it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Rules { .. } | Self::DescriptionLength { .. } | Self::PastDeprecation { .. } => {
+                "InvalidParameterValue"
+            }
+            Self::InvalidName { .. } => "InvalidAMIName.Malformed",
+            Self::DuplicateName { .. } => "InvalidAMIName.Duplicate",
+            Self::NoImage { .. } => "InvalidAMIID.NotFound",
+            Self::NoSnapshot { .. } => "InvalidSnapshot.NotFound",
+            Self::SnapshotInUse { .. } => "InvalidSnapshot.InUse",
+            Self::Protected { .. } => "OperationNotPermitted",
+            Self::Unavailable { .. } => "InvalidAMIID.Unavailable",
+            Self::InvalidTag { .. } => "InvalidParameterValue",
+            Self::TagLimit { .. } => "TagLimitExceeded",
+        }
+    }
+}
+
+/// Why bytes are no account.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAnAccount {
+    /// They are of another version of the program.
+    #[error("it is of version {version}; this program reads version 1: use the newer program")]
+    Version {
+        /// Theirs.
+        version: u32,
+    },
+    /// They are damaged.
+    #[error("it is damaged: {0}")]
+    Damaged(#[from] serde_json::Error),
+}

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use catalog::{
-    Architecture, BlockDeviceMapping, BootMode, DeviceName, Ebs, RegisterImage, SnapshotId, TpmSupport,
-    VirtualName, VolumeType,
+    Account, Architecture, BlockDeviceMapping, BootMode, DeviceName, Ebs, Home, RegisterImage, SnapshotId,
+    TpmSupport, VirtualName, VolumeType,
 };
 use serde_json::{Value, json};
 
@@ -149,4 +149,31 @@ fn awss_own_client_refuses_what_the_api_does_not_have() {
     for ((pointer, _), said) in wrong.iter().zip(asked(python, &requests)) {
         assert_ne!(said["complaints"], json!([]), "{pointer}");
     }
+}
+
+/// Images with all that there is about them, as DescribeImages has them.
+#[test]
+fn awss_own_client_understands_what_images_are_said_to_be() {
+    let Some(python) = python() else { return };
+    let mut account = Account::new(Home::ACCOUNT);
+    let now = 1_767_225_600;
+    for (number, request) in registrations().into_iter().enumerate() {
+        let request = RegisterImage { name: format!("image {number}"), ..request };
+        let id = account.register_image("local", request, now, |_| Some(8)).unwrap();
+        account.set_deprecation("local", id, Some(now + 60), now).unwrap();
+        account.protect("local", id, number % 2 == 0).unwrap();
+        account.copy_image(("local", id), "eu-west-1", None, None, true, now).unwrap();
+        account.set_enabled("local", id, number % 3 > 0).unwrap();
+    }
+    let of = |region: &str| -> Vec<Value> {
+        account.images(region).map(|image| account.describe(image, now)).collect()
+    };
+    let mut wrong = of("local");
+    wrong[0]["Sate"] = json!("available");
+    let answers =
+        [of("local"), of("eu-west-1"), wrong].map(|images| json!({"DescribeImages": {"Images": images}}));
+    let said = asked(python, &answers);
+    assert_eq!((&said[0]["complaints"], &said[1]["complaints"]), (&json!([]), &json!([])));
+    // It looks.
+    assert_ne!(said[2]["complaints"], json!([]));
 }

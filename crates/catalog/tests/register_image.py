@@ -1,5 +1,5 @@
-# Reads a list of register-image inputs on standard input, and says of each, as one JSON text a line, what AWS's own
-# client makes of it: its complaints, or the query that it would send.
+# Reads a list on standard input, and says of each entry, as one JSON text a line, what AWS's own client makes of it: of an input of
+# RegisterImage its complaints, or the query that it would send; of {"DescribeImages": …}, an answer of that call, its complaints.
 import json
 import sys
 
@@ -10,6 +10,7 @@ from botocore.validate import ParamValidator
 
 model = ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")
 operation = model.operation_model("RegisterImage")
+answer = model.operation_model("DescribeImages").output_shape
 
 
 def unknown_words(value, shape, path):
@@ -26,11 +27,13 @@ def unknown_words(value, shape, path):
 
 
 for request in json.load(sys.stdin):
-    report = ParamValidator().validate(request, operation.input_shape)
+    described = request.get("DescribeImages")
+    value, shape = (request, operation.input_shape) if described is None else (described, answer)
+    report = ParamValidator().validate(value, shape)
     complaints = [report.generate_report()] if report.has_errors() else []
     if not complaints:
-        complaints += unknown_words(request, operation.input_shape, "")
+        complaints += unknown_words(value, shape, "")
     query = None
-    if not complaints:
+    if not complaints and described is None:
         query = create_serializer("ec2").serialize_to_request(request, operation)["body"]
     print(json.dumps({"complaints": complaints, "query": query}))

@@ -57,7 +57,7 @@ pub(crate) fn run(contained: bool, json: bool, work: impl FnOnce() -> u8) -> u8 
         format!("the work was killed by signal {signal}{why}; nothing was left half-made but the logs");
     say(format!("{error} {message}"));
     if json {
-        tell_json("failure", &message, json!([]));
+        tell_json("failure", &message, None, json!([]));
     }
     FAILED
 }

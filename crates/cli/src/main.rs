@@ -111,15 +111,20 @@ fn told(result: Result<u8>, as_json: bool, place: job::Place) -> u8 {
     if as_json {
         let kind = if code == MISTAKE { "mistake" } else { "failure" };
         let problems = diagnostics.map_or_else(|| json!([]), Diagnostics::to_json);
-        tell_json(kind, text.trim_end(), problems);
+        let api_code = match error.downcast_ref() {
+            Some(ec2::Error::Api(error)) => Some(error.code()),
+            _ => error.downcast_ref().map(catalog::ApiError::code),
+        };
+        tell_json(kind, text.trim_end(), api_code, problems);
     }
     code
 }
 
 /// What `--json` has of a failure.
-fn tell_json(kind: &str, message: &str, problems: serde_json::Value) {
+fn tell_json(kind: &str, message: &str, api_code: Option<&str>, problems: serde_json::Value) {
+    let error = json!({"kind": kind, "message": message, "code": api_code, "problems": problems});
     // It failed already; a reader who has gone changes nothing.
-    let _ = print_json(&json!({"error": {"kind": kind, "message": message, "problems": problems}}));
+    let _ = print_json(&json!({ "error": error }));
 }
 
 /// The command line. A mistake in it is told as clap tells it, and with `--json` on standard output too.
@@ -132,7 +137,7 @@ fn arguments() -> Result<Arguments, u8> {
         if error.use_stderr() && asked {
             let text = error.render().to_string();
             let message = text.trim_end().strip_prefix("error: ").unwrap_or(&text);
-            tell_json("mistake", message, json!([]));
+            tell_json("mistake", message, None, json!([]));
         }
         u8::try_from(error.exit_code()).unwrap_or(MISTAKE)
     })

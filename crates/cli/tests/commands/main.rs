@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a test says what it left out")]
 
 mod diff;
+mod image;
 mod init;
 mod looks;
 mod pages;

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use super::collect::{VERIFY, gc, gc_times};
 use super::*;
-use crate::{Backend, Fault, FaultyBackend, GcOptions};
+use crate::{Backend, Fault, FaultyBackend, GcOptions, derived_id};
 
 #[test]
 fn every_back_end_conforms() {
@@ -30,6 +30,48 @@ fn a_back_end_that_breaks_a_rule_does_not_conform() {
     assert_eq!(broken.rule, "a swap replaces what was expected and nothing else");
 }
 
+/// One that says `true` is there whatever happens next; one that fails is there or is not.
+#[test]
+fn a_document_is_swapped_whole_whatever_operation_fails() {
+    let (first, second): (&[u8], &[u8]) = (b"first", b"second");
+    for fault in [Fault::Before(ErrorKind::Other), Fault::After(ErrorKind::Other)] {
+        let mut swapped = 0;
+        for at in 0..20 {
+            let inner: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+            drop(Store::create_with(inner.clone(), small()).unwrap());
+            let faulty = Arc::new(FaultyBackend::new(
+                inner.clone(),
+                Box::new(move |number, _| if number == at { fault } else { Fault::None }),
+            ));
+            let done = Store::open_with(faulty, small()).and_then(|store| {
+                assert!(store.document()?.is_none());
+                if !store.swap_document(None, first)? {
+                    return Ok(false);
+                }
+                let tag = store.document()?.map(|(_, tag)| tag);
+                store.swap_document(tag.as_ref(), second)
+            });
+            let store = Store::open_with(inner, small()).unwrap();
+            let there = store.document().unwrap().map(|(bytes, _)| bytes);
+            match done {
+                Ok(done) => {
+                    assert!(done && there.as_deref() == Some(second), "{fault:?} at {at}");
+                    swapped += 1;
+                }
+                Err(_) => assert!(
+                    [None, Some(first), Some(second)].contains(&there.as_deref()),
+                    "{fault:?} at {at}"
+                ),
+            }
+            // Whoever read something else is told.
+            let tag = store.document().unwrap().map(|(_, tag)| tag);
+            assert!(store.swap_document(tag.as_ref(), b"third").unwrap());
+            assert!(!store.swap_document(tag.as_ref(), b"fourth").unwrap());
+        }
+        assert!((10..20).contains(&swapped), "{swapped} of 20 for {fault:?}");
+    }
+}
+
 fn shared(seed: u64) -> BlockMap {
     disk(
         3 * BLOCK_SIZE,
@@ -45,6 +87,12 @@ fn day(store: &Arc<Store>, there: &mut Vec<(String, BlockMap)>, gone: &mut Vec<S
         store.put(Source::Map(&map), &named(&name))?;
         there.push((name, map));
     }
+    let original = store.find("s2")?;
+    store.copy_snapshot(original.id, derived_id("copy", original.digest), "copy", 0)?;
+    there.push(("copy".to_owned(), shared(2)));
+    there.retain(|(name, _)| name != "s2");
+    store.forget(&[original.id])?;
+    gone.push("s2".to_owned());
     let record = store.find("s1")?;
     there.retain(|(name, _)| name != "s1");
     store.forget(&[record.id])?;

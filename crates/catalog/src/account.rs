@@ -264,7 +264,8 @@ impl Account {
         Ok(Deregistered { deleted: gone, left })
     }
 
-    /// `DeleteSnapshot`: whether it may go. Whoever calls deletes it.
+    /// `DeleteSnapshot`: whether it may go. Whoever calls deletes it. EC2 keeps those of root volumes that registered images use; here those of
+    /// all their volumes are kept, since an image that cannot be launched is no use to anybody.
     pub fn delete_snapshot(&mut self, region: &str, id: SnapshotId, is_there: bool) -> Result<(), ApiError> {
         if !is_there || self.region_of(id) != region {
             let elsewhere = is_there.then(|| self.region_of(id).to_owned());
@@ -292,6 +293,9 @@ impl Account {
         of: &[LaunchPermission],
     ) -> Result<bool, ApiError> {
         let image = self.image_mut(region, id)?;
+        if image.state == ImageState::Disabled && change == PermissionChange::Add {
+            return Err(ApiError::Unavailable { image: id });
+        }
         let before = image.launch_permissions.len();
         for permission in of {
             match change {
@@ -361,7 +365,8 @@ impl Account {
         Ok(())
     }
 
-    /// `EnableImageDeprecation`, and without a time `DisableImageDeprecation`. EC2 rounds to minutes.
+    /// `EnableImageDeprecation`, and without a time `DisableImageDeprecation`. EC2 rounds to the nearest minute, and takes times up to ten
+    /// years ahead; of public images two years after their creation.
     pub fn set_deprecation(
         &mut self,
         region: &str,
@@ -369,12 +374,15 @@ impl Account {
         at: Option<i64>,
         now: i64,
     ) -> Result<(), ApiError> {
+        const YEAR: i64 = 365 * 24 * 3600;
         let image = self.image_mut(region, id)?;
-        let at = at.map(|at| at.div_euclid(60) * 60);
-        if let Some(at) = at.filter(|at| *at <= now) {
-            return Err(ApiError::PastDeprecation { at });
+        let at = at.map(|at| at.saturating_add(30).div_euclid(60) * 60);
+        let most = if image.is_public() { image.creation_date + 2 * YEAR } else { now + 10 * YEAR };
+        match at {
+            Some(at) if at <= now => return Err(ApiError::PastDeprecation { at }),
+            Some(at) if at > most => return Err(ApiError::LateDeprecation { at, most }),
+            _ => image.deprecation_time = at,
         }
-        image.deprecation_time = at;
         Ok(())
     }
 

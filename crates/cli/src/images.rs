@@ -56,7 +56,11 @@ enum ImageCommand {
         description: Option<String>,
     },
     /// List the images of the region
-    Ls,
+    Ls {
+        /// Disabled ones, too
+        #[arg(long)]
+        include_disabled: bool,
+    },
     /// Say all that is known of an image
     Show {
         /// The image, by id or name
@@ -68,7 +72,7 @@ enum ImageCommand {
         image: String,
         /// The region that it is in
         #[arg(long, value_name = "REGION", default_value = catalog::Home::REGION)]
-        from: String,
+        source_region: String,
         /// The copy's name [default: the image's]
         #[arg(long)]
         name: Option<String>,
@@ -214,9 +218,10 @@ pub(crate) fn image(arguments: &ImageArguments) -> Result<u8> {
             let id = open()?.register_image(&request).map_err(|error| not_baked_here(error, &file))?;
             show(json, json!({ "ImageId": id }), || vec![format!("{id}: registered {}", request.name)])?;
         }
-        ImageCommand::Ls => {
+        ImageCommand::Ls { include_disabled } => {
             let account = open()?.account()?;
             let mut images: Vec<&Image> = account.images(&arguments.region).collect();
+            images.retain(|image| *include_disabled || image.state != ImageState::Disabled);
             images.sort_by(|a, b| {
                 (a.creation_date, &a.registration.name).cmp(&(b.creation_date, &b.registration.name))
             });
@@ -230,12 +235,12 @@ pub(crate) fn image(arguments: &ImageArguments) -> Result<u8> {
             let value = json!({ "Images": [account.describe(image, now)], "LaunchPermissions": permissions });
             show(json, value, || sheet(&account, image, now))?;
         }
-        ImageCommand::Copy { image, from, name, description, copy_tags } => {
+        ImageCommand::Copy { image, source_region, name, description, copy_tags } => {
             let (name, description) = (name.as_deref(), description.as_deref());
-            let copied = open()?.copy_image(from, image, name, description, *copy_tags)?;
+            let copied = open()?.copy_image(source_region, image, name, description, *copy_tags)?;
             show(json, json!({ "ImageId": copied.image_id }), || {
                 let id = copied.image_id;
-                let mut lines = vec![format!("{id}: copied from {from} to {}", arguments.region)];
+                let mut lines = vec![format!("{id}: copied from {source_region} to {}", arguments.region)];
                 lines.extend(copied.snapshots.iter().map(|(old, new)| format!("  {new}, of {old}")));
                 lines
             })?;

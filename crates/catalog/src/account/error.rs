@@ -96,15 +96,28 @@ pub enum ApiError {
         /// When; seconds since 1970.
         at: i64,
     },
+    /// Deprecation too far ahead.
+    #[error(
+        "DeprecateAt: {} is too late; the last moment is {}, ten years from now, or two years after its creation for a public image",
+        format_time(*.at),
+        format_time(*.most)
+    )]
+    LateDeprecation {
+        /// When; seconds since 1970.
+        at: i64,
+        /// The last moment that EC2 takes.
+        most: i64,
+    },
 }
 
 impl ApiError {
     /// EC2's code for it.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Rules { .. } | Self::DescriptionLength { .. } | Self::PastDeprecation { .. } => {
-                "InvalidParameterValue"
-            }
+            Self::Rules { .. }
+            | Self::DescriptionLength { .. }
+            | Self::PastDeprecation { .. }
+            | Self::LateDeprecation { .. } => "InvalidParameterValue",
             Self::InvalidName { .. } => "InvalidAMIName.Malformed",
             Self::DuplicateName { .. } => "InvalidAMIName.Duplicate",
             Self::NoImage { .. } => "InvalidAMIID.NotFound",
@@ -128,6 +141,8 @@ pub enum NotAnAccount {
         version: u32,
     },
     /// They are damaged.
-    #[error("it is damaged: {0}")]
+    #[error(
+        "it is damaged: {0}; put a copy back, or move it away: then this store has no images, and all its snapshots"
+    )]
     Damaged(#[from] serde_json::Error),
 }

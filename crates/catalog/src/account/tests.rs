@@ -187,12 +187,22 @@ fn protection_lasts_and_with_a_cooldown_a_day_more() {
 fn permissions_are_a_set_and_end_when_an_image_is_disabled() {
     let (mut account, id) = with_image();
     let all = LaunchPermission::everybody();
-    assert!(account.modify_launch_permission(HOME, id, PermissionChange::Add, &[all.clone()]).unwrap());
-    assert!(!account.modify_launch_permission(HOME, id, PermissionChange::Add, &[all.clone()]).unwrap());
+    assert!(
+        account
+            .modify_launch_permission(HOME, id, PermissionChange::Add, std::slice::from_ref(&all))
+            .unwrap()
+    );
+    assert!(
+        !account
+            .modify_launch_permission(HOME, id, PermissionChange::Add, std::slice::from_ref(&all))
+            .unwrap()
+    );
     assert!(account.image(HOME, "web-1").unwrap().is_public());
     account.set_enabled(HOME, id, false).unwrap();
     let image = account.image(HOME, "web-1").unwrap();
     assert!(!image.is_public() && image.state == ImageState::Disabled);
+    let again = account.modify_launch_permission(HOME, id, PermissionChange::Add, std::slice::from_ref(&all));
+    assert_eq!(code(again), "InvalidAMIID.Unavailable");
     account.set_enabled(HOME, id, true).unwrap();
     assert!(!account.modify_launch_permission(HOME, id, PermissionChange::Remove, &[all]).unwrap());
 }
@@ -216,10 +226,22 @@ fn tags_are_replaced_by_key_and_their_rules_are_ec2s() {
 fn an_image_is_deprecated_at_a_minute_to_come() {
     let (mut account, id) = with_image();
     assert_eq!(code(account.set_deprecation(HOME, id, Some(NOW), NOW)), "InvalidParameterValue");
-    account.set_deprecation(HOME, id, Some(NOW + 3601), NOW).unwrap();
+    account.set_deprecation(HOME, id, Some(NOW + 3629), NOW).unwrap();
     assert_eq!(account.image(HOME, "web-1").unwrap().deprecation_time, Some(NOW + 3600));
     account.set_deprecation(HOME, id, None, NOW).unwrap();
     assert_eq!(account.image(HOME, "web-1").unwrap().deprecation_time, None);
+    let years = |number: i64| Some(NOW + number * 365 * 24 * 3600);
+    account.set_deprecation(HOME, id, years(10), NOW).unwrap();
+    assert_eq!(
+        code(account.set_deprecation(HOME, id, years(10).map(|at| at + 60), NOW)),
+        "InvalidParameterValue"
+    );
+    account
+        .modify_launch_permission(HOME, id, PermissionChange::Add, &[LaunchPermission::everybody()])
+        .unwrap();
+    assert_eq!(code(account.set_deprecation(HOME, id, years(3), NOW)), "InvalidParameterValue");
+    account.set_deprecation(HOME, id, years(2), NOW).unwrap();
+    assert_eq!(code(account.set_deprecation(HOME, id, Some(i64::MAX), NOW)), "InvalidParameterValue");
 }
 
 #[test]

@@ -76,10 +76,17 @@ fn an_image_lives_from_registration_to_the_last_snapshot() {
     told(folder, "tag", &[&snapshot, "Team=shop"]);
     as_documented(folder, "untag", &[&id, "Stage", "Team=web"]);
     assert_eq!(told(folder, "show", &[&id])["Images"][0]["Tags"], json!([{"Key": "Team", "Value": "shop"}]));
-    let late = told(folder, "deprecate", &[&id, "--at", "9999-01-31T12:00:30Z"]);
-    assert_eq!(late["Images"][0]["DeprecationTime"], "9999-01-31T12:00:00.000Z");
+    let day = 24 * 3600;
+    let soon = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64
+        / day
+        + 2;
+    let late = catalog::format_time(soon * day + 20);
+    let late = told(folder, "deprecate", &[&id, "--at", &late]);
+    assert_eq!(late["Images"][0]["DeprecationTime"], catalog::format_time(soon * day).replace('Z', ".000Z"));
     told(folder, "deprecate", &[&id, "--never"]);
     assert_eq!(told(folder, "disable", &[&id])["Images"][0]["State"], "disabled");
+    assert_eq!(told(folder, "ls", &[])["Images"], json!([]));
+    assert_eq!(told(folder, "ls", &["--include-disabled"])["Images"][0]["ImageId"], *id);
     told(folder, "enable", &[&id]);
     told(folder, "protect", &[&id]);
     let (said, code) = refused(folder, &["image", "deregister", &id]);

@@ -66,13 +66,13 @@ pub(crate) fn in_store(house: &House) {
         serde_json::from_slice(&fs::read(image.out.join("register-image.json")).unwrap()).unwrap();
     let id = volume["snapshot_id"].as_str().unwrap();
     assert_eq!(registration["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"], id);
-    let store = |arguments: &[&str]| -> Value {
-        let mut all: Vec<&OsStr> = vec!["store".as_ref(), "--json".as_ref()];
-        all.extend(arguments.iter().map(OsStr::new));
+    let told = |command: &str, arguments: &[&OsStr]| -> Value {
+        let all: Vec<&OsStr> = [&[command.as_ref(), "--json".as_ref()], arguments].concat();
         let output = house.bakehouse(&all).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     };
+    let store = |arguments: &[&str]| told("store", &arguments.iter().map(OsStr::new).collect::<Vec<_>>());
     let listed = store(&["ls"]);
     let ours =
         listed["snapshots"].as_array().unwrap().iter().find(|entry| entry["snapshot_id"] == id).unwrap();
@@ -84,6 +84,14 @@ pub(crate) fn in_store(house: &House) {
     let verified = store(&["verify"]);
     assert_eq!((&verified["damaged"], &verified["lies"]), (&json!([]), &json!([])), "{verified:#}");
     fs::remove_file(file).unwrap();
+
+    // What it left can be registered as it stands.
+    let name: &OsStr = "a registered web".as_ref();
+    let image_id = told("image", &["register".as_ref(), image.out.as_ref(), "--name".as_ref(), name]);
+    let shown = told("image", &["show".as_ref(), name]);
+    assert_eq!(shown["Images"][0]["ImageId"], image_id["ImageId"]);
+    assert_eq!(shown["Images"][0]["BlockDeviceMappings"], registration["BlockDeviceMappings"]);
+    told("image", &["deregister".as_ref(), name]);
 }
 
 pub(crate) fn same_bytes(house: &House) {

@@ -23,7 +23,7 @@ use tree::{Node, Tree};
 use crate::{Error, WRITERS};
 
 /// How the names of kept roots begin; behind it the architecture and the key.
-const PREFIX: &str = "kept-root/";
+pub const PREFIX: &str = "kept-root/";
 /// How many of them a store keeps: the oldest is forgotten when there are more.
 const MOST: usize = 8;
 /// What the last block of 4 KiB begins with; then the place and length of the description, little-endian.

@@ -18,9 +18,8 @@ use crate::DONE;
 use crate::init::Refused;
 use crate::store::show;
 use crate::surroundings::{Unusable, now, store_folder};
+use crate::terminal::bytes;
 
-/// What a bake leaves beside the disks.
-const REGISTRATION: &str = "register-image.json";
 /// The largest registration that is read, in bytes.
 const MAX_REGISTRATION: u64 = 1 << 20;
 
@@ -61,6 +60,8 @@ enum ImageCommand {
         #[arg(long)]
         include_disabled: bool,
     },
+    /// List the snapshots of the region: which images use them, how large they are
+    Snapshots,
     /// Say all that is known of an image
     Show {
         /// The image, by id or name
@@ -170,7 +171,7 @@ fn moment(text: &str) -> Result<i64, String> {
 
 /// The registration of an outputs' folder or a file.
 fn registration(from: &Path) -> Result<(PathBuf, RegisterImage)> {
-    let file = if from.is_dir() { from.join(REGISTRATION) } else { from.to_owned() };
+    let file = if from.is_dir() { from.join(bake::REGISTRATION) } else { from.to_owned() };
     let refused = |reason| Refused { path: file.clone(), reason };
     let found = fs::metadata(&file);
     if found.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
@@ -227,6 +228,15 @@ pub(crate) fn image(arguments: &ImageArguments) -> Result<u8> {
             });
             let values: Vec<Value> = images.iter().map(|image| account.describe(image, now)).collect();
             show(json, json!({ "Images": values }), || images.iter().map(|image| row(image, now)).collect())?;
+        }
+        ImageCommand::Snapshots => {
+            let ec2 = open()?;
+            // What bakes keep for themselves is no volume.
+            let mut snapshots = ec2.snapshots()?;
+            snapshots.retain(|snapshot| !snapshot.record.name.starts_with(bake::KEPT_ROOT));
+            let values: Vec<Value> =
+                snapshots.iter().map(|snapshot| ec2.describe_snapshot(snapshot)).collect();
+            show(json, json!({ "Snapshots": values }), || snapshots.iter().map(snapshot_row).collect())?;
         }
         ImageCommand::Show { image } => {
             let account = open()?.account()?;
@@ -357,6 +367,16 @@ fn row(image: &Image, now: i64) -> String {
         format_time(image.creation_date),
         it.name
     )
+}
+
+/// A line of the list of snapshots.
+fn snapshot_row(snapshot: &ec2::Snapshot) -> String {
+    let record = &snapshot.record;
+    let (size, data) = (bytes(record.size), bytes(record.blocks * block::BLOCK_SIZE));
+    let images: Vec<String> = snapshot.images.iter().map(ToString::to_string).collect();
+    let users = if images.is_empty() { String::new() } else { format!("  of {}", images.join(", ")) };
+    let time = format_time(record.time);
+    format!("{}  {size:>10} {data:>10}  {time}  {}{users}", record.id, record.name)
 }
 
 /// All that is known of an image, for people.

@@ -11,11 +11,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use block::GIB;
+use block::{BLOCK_SIZE, GIB};
 use catalog::{
     Account, AmiId, ApiError, Copied, Deregistered, Home, Image, LaunchPermission, NotAnAccount,
-    PermissionChange, RegisterImage, ResourceId, SnapshotId, Tag,
+    PermissionChange, RegisterImage, ResourceId, SnapshotId, Tag, format_time,
 };
+use serde_json::json;
 use store::{Record, Store};
 
 /// How often a call begins again because others were faster.
@@ -223,6 +224,28 @@ impl Ec2 {
             Snapshot { record, description: notes.description, tags: notes.tags, images }
         });
         Ok(with_notes.collect())
+    }
+
+    /// A snapshot as `DescribeSnapshots` has it.
+    pub fn describe_snapshot(&self, snapshot: &Snapshot) -> serde_json::Value {
+        let record = &snapshot.record;
+        let tags = snapshot.tags.iter().map(|(key, value)| json!({"Key": key, "Value": value}));
+        let mut described = json!({
+            "StorageTier": "standard",
+            "FullSnapshotSizeInBytes": record.blocks * BLOCK_SIZE,
+            "SnapshotId": record.id,
+            "State": "completed",
+            "StartTime": format_time(record.time).replace('Z', ".000Z"),
+            "Progress": "100%",
+            "OwnerId": Home::ACCOUNT,
+            "Description": snapshot.description.as_deref().unwrap_or(&record.name),
+            "VolumeSize": record.size.div_ceil(GIB),
+            "Encrypted": false,
+        });
+        if !snapshot.tags.is_empty() {
+            described["Tags"] = tags.collect();
+        }
+        described
     }
 
     /// `ModifyImageAttribute` of launch permissions. Whether anything changed.

@@ -63,6 +63,8 @@ fn an_image_lives_from_registration_to_the_last_snapshot() {
     let copy = copy["ImageId"].as_str().unwrap();
     assert_ne!(copy, id);
     as_documented(folder, "ls", &[]);
+    let snapshots = as_documented(folder, "snapshots", &["--region", "eu-west-1"]);
+    assert_eq!(snapshots["Snapshots"][0]["VolumeSize"], 1);
     let listed = told(folder, "ls", &["--region", "eu-west-1"]);
     assert_eq!(listed["Images"][0]["SourceImageId"], *id);
     assert_eq!(listed["Images"][0]["Tags"][0]["Value"], "web");
@@ -196,6 +198,8 @@ fn people_get_lines() {
     ] {
         assert!(sheet.contains(part), "no `{part}` in:\n{sheet}");
     }
+    let row = text(&run(folder, &["image", "snapshots"]).stdout);
+    assert!(row.starts_with(&snapshot) && row.ends_with(&format!("Z  web/xvda  of {id}\n")), "{row}");
     let copied = text(&run(folder, &["image", "copy", id, "--region", "eu-west-1"]).stdout);
     assert!(copied.contains(": copied from local to eu-west-1\n  snap-"), "{copied}");
     let gone = text(&run(folder, &["image", "deregister", "web-1.0.0"]).stdout);

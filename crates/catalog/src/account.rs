@@ -26,6 +26,8 @@ use crate::{AmiId, Home, RegisterImage, Tag, image_name_rules, limits, tag_rules
 
 /// The version of the form that is written. Others are refused.
 const VERSION: u32 = 1;
+/// More ids nobody draws.
+const MOST_DRAWN: u64 = u64::MAX / 2;
 /// Most characters of a description.
 const MAX_DESCRIPTION: usize = 255;
 
@@ -77,7 +79,12 @@ impl Account {
         if version != VERSION {
             return Err(NotAnAccount::Version { version });
         }
-        Ok(serde_json::from_slice(bytes)?)
+        let account: Self = serde_json::from_slice(bytes)?;
+        let images = account.regions.values().flat_map(|region| &region.images);
+        if images.into_iter().any(|(id, image)| *id != image.image_id) || account.drawn > MOST_DRAWN {
+            return Err(NotAnAccount::Damaged("its ids are in disorder".to_owned()));
+        }
+        Ok(account)
     }
 
     /// The account as JSON: the same value always as the same bytes.
@@ -377,7 +384,8 @@ impl Account {
         const YEAR: i64 = 365 * 24 * 3600;
         let image = self.image_mut(region, id)?;
         let at = at.map(|at| at.saturating_add(30).div_euclid(60) * 60);
-        let most = if image.is_public() { image.creation_date + 2 * YEAR } else { now + 10 * YEAR };
+        let most =
+            if image.is_public() { image.creation_date.saturating_add(2 * YEAR) } else { now + 10 * YEAR };
         match at {
             Some(at) if at <= now => return Err(ApiError::PastDeprecation { at }),
             Some(at) if at > most => return Err(ApiError::LateDeprecation { at, most }),

@@ -32,8 +32,8 @@ pub use limits::{
 };
 pub use mapping::{BadVirtualName, BlockDeviceMapping, Ebs, NoDevice, VirtualName};
 pub use register::{
-    Architecture, BootMode, ImdsSupport, RegisterImage, SriovNetSupport, Tag, TagSpecification,
-    TaggedResource, TpmSupport, VirtualizationType,
+    Architecture, BootMode, ImdsSupport, NotARegistration, RegisterImage, SriovNetSupport, Tag,
+    TagSpecification, TaggedResource, TpmSupport, VirtualizationType,
 };
 pub use rules::{Rule, RuleError, VolumeRule, VolumeSettings, image_name_rules, tag_rules};
 pub use time::{format_time, parse_time};

@@ -43,7 +43,18 @@ pub struct RegisterImage {
     pub tag_specifications: Vec<TagSpecification>,
 }
 
+/// Why a text is no registration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no registration: {0}")]
+pub struct NotARegistration(String);
+
 impl RegisterImage {
+    /// Reads the JSON that `aws ec2 register-image --cli-input-json` takes, as far as it is about what this house knows.
+    pub fn from_json(text: &[u8]) -> Result<Self, NotARegistration> {
+        // Strangers' keys are quoted in it.
+        serde_json::from_slice(text).map_err(|error| NotARegistration(shown(&error)))
+    }
+
     /// What a Linux image of today says: hvm; booted as the architecture can (x86_64 uefi-preferred, arm64 uefi); with
     /// ENA, and for x86_64 also `SriovNetSupport`; IMDSv2 alone; no description, no tags.
     pub fn new(
@@ -81,6 +92,18 @@ impl RegisterImage {
             false => vec![TagSpecification { resource_type: TaggedResource::Image, tags }],
         };
         self
+    }
+}
+
+/// The words of an error of strangers' JSON, so that they can be shown: not endless, and nothing that a terminal would obey.
+pub(crate) fn shown(error: &serde_json::Error) -> String {
+    const MOST: usize = 500;
+    let text = error.to_string();
+    let text = block::without_escapes(&text);
+    match text.char_indices().nth(MOST) {
+        None => text,
+        // Where it is stands at the end.
+        Some((at, _)) => format!("{}… at line {} column {}", &text[..at], error.line(), error.column()),
     }
 }
 

@@ -187,8 +187,8 @@ fn registration(from: &Path) -> Result<(PathBuf, RegisterImage)> {
         return Err(refused("is larger than 1 MiB: it is no registration").into());
     }
     let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let request = serde_json::from_slice(&text)
-        .map_err(|error| Unusable(format!("{}: it is no registration: {error}", file.display())))?;
+    let request =
+        RegisterImage::from_json(&text).map_err(|error| Unusable(format!("{}: {error}", file.display())))?;
     Ok((file, request))
 }
 

@@ -1,5 +1,6 @@
 //! The targets: one for each parser of foreign data.
 
+mod accounts;
 mod archives;
 mod debian;
 mod disks;
@@ -37,6 +38,8 @@ pub const TARGETS: &[Target] = &[
     images::LAYOUT,
     stores::STORE,
     trees::TREE,
+    accounts::REGISTRATION,
+    accounts::ACCOUNT,
 ];
 
 /// The input as text, cut where it is no longer UTF-8.

@@ -1,6 +1,7 @@
 use block::SnapshotId;
 
 use super::parts::ResourceId;
+use crate::register::shown;
 use crate::{AmiId, Rule, RuleError, format_time};
 
 /// What EC2 would refuse, with the code of its error ([`ApiError::code`]).
@@ -131,8 +132,14 @@ impl ApiError {
     }
 }
 
+impl From<serde_json::Error> for NotAnAccount {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Damaged(shown(&error))
+    }
+}
+
 /// Why bytes are no account.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAccount {
     /// They are of another version of the program.
     #[error("it is of version {version}; this program reads version 1: use the newer program")]
@@ -144,5 +151,5 @@ pub enum NotAnAccount {
     #[error(
         "it is damaged: {0}; put a copy back, or move it away: then this store has no images, and all its snapshots"
     )]
-    Damaged(#[from] serde_json::Error),
+    Damaged(String),
 }

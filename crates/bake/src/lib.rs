@@ -54,7 +54,7 @@ pub use parent::ParentChoice;
 pub use registration::{MAPPINGS, REGISTRATION};
 pub use report::{Outcome, Report, Stage, Stages, Unit};
 pub use rootfs::Standing;
-pub use roots::PREFIX as KEPT_ROOT;
+pub use roots::is_kept_root;
 pub use verify::{Fault, Verification, Verified, verify};
 
 use kept::Kept;

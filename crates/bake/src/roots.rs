@@ -23,12 +23,22 @@ use tree::{Node, Tree};
 use crate::{Error, WRITERS};
 
 /// How the names of kept roots begin; behind it the architecture and the key.
-pub const PREFIX: &str = "kept-root/";
+const PREFIX: &str = "kept-root/";
 /// How many of them a store keeps: the oldest is forgotten when there are more.
 const MOST: usize = 8;
 /// What the last block of 4 KiB begins with; then the place and length of the description, little-endian.
 const MAGIC: &[u8; 16] = b"bakehouse root 1";
 const PAGE: u64 = 4096;
+
+/// Whether a snapshot's name is that of a kept root.
+pub fn is_kept_root(name: &str) -> bool {
+    let rest = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('/'));
+    rest.is_some_and(|(arch, key)| {
+        arch.parse::<recipe::Arch>().is_ok()
+            && key.len() == 32
+            && key.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
 
 /// What a root is made from, part by part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -315,7 +325,7 @@ pub(crate) fn keep(
         PutOptions { name: &name, id: ChosenId::Derived, parent: None, time: built.made, progress: &() };
     store.put(Source::Map(&disk), &options)?;
     let mut kept: Vec<Record> =
-        store.list()?.into_iter().filter(|record| record.name.starts_with(PREFIX)).collect();
+        store.list()?.into_iter().filter(|record| is_kept_root(&record.name)).collect();
     kept.sort_by_key(|record| std::cmp::Reverse(record.sequence));
     let oldest: Vec<_> = kept.iter().skip(MOST).map(|record| record.id).collect();
     if !oldest.is_empty() {

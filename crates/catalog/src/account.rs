@@ -22,14 +22,13 @@ pub use parts::{
     SnapshotNotes,
 };
 
-use crate::{AmiId, Home, RegisterImage, Tag, image_name_rules, limits, tag_rules};
+use crate::time::years_after;
+use crate::{AmiId, Home, RegisterImage, Rule, RuleError, Tag, image_name_rules, limits, tag_rules};
 
 /// The version of the form that is written. Others are refused.
 const VERSION: u32 = 1;
 /// More ids nobody draws.
 const MOST_DRAWN: u64 = u64::MAX / 2;
-/// Most characters of a description.
-const MAX_DESCRIPTION: usize = 255;
 
 /// An account: 12 digits, and what it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,19 +53,26 @@ struct Region {
 /// A name or description that a request gives anew.
 fn check_words(name: Option<&str>, description: Option<&str>) -> Result<(), ApiError> {
     let rules = name.map(image_name_rules).unwrap_or_default();
-    if let Some(rule) = rules.into_iter().next() {
-        return Err(ApiError::InvalidName { rule });
+    if !rules.is_empty() {
+        let broken = rules.into_iter().map(|rule| RuleError { field: "Name".to_owned(), rule });
+        return Err(ApiError::Rules { rules: broken.collect() });
     }
     match description.map(|text| text.chars().count()) {
-        Some(length) if length > MAX_DESCRIPTION => Err(ApiError::DescriptionLength { length }),
+        Some(length) if length > limits::MAX_DESCRIPTION => {
+            let rule = Rule::DescriptionLength { length };
+            Err(ApiError::Rules { rules: vec![RuleError { field: "Description".to_owned(), rule }] })
+        }
         _ => Ok(()),
     }
 }
 
 impl Account {
-    /// An account that has nothing yet.
-    pub fn new(account: &str) -> Self {
-        Self { version: VERSION, account: account.to_owned(), drawn: 0, regions: BTreeMap::new() }
+    /// An account that has nothing yet, begun at a time in seconds since 1970. Its ids go on from there: one that is begun anew where
+    /// another was lost draws none of the other's.
+    pub fn new(account: &str, begun: i64) -> Self {
+        const MOST_A_SECOND: u32 = 20;
+        let begun = u64::try_from(begun).unwrap_or(0).min(1 << 40) << MOST_A_SECOND;
+        Self { version: VERSION, account: account.to_owned(), drawn: begun, regions: BTreeMap::new() }
     }
 
     /// Reads what [`Account::to_bytes`] wrote.
@@ -162,6 +168,12 @@ impl Account {
         self.regions.get(self.region_of(snapshot))?.snapshots.get(&snapshot)
     }
 
+    /// Every image, in whatever region, with each of its snapshots.
+    pub fn used_snapshots(&self) -> Vec<(AmiId, SnapshotId)> {
+        let images = self.regions.values().flat_map(|region| region.images.values());
+        images.flat_map(|image| image.snapshots().map(|snapshot| (image.image_id, snapshot))).collect()
+    }
+
     /// The images, in whatever region, that have a volume from a snapshot.
     pub fn users_of(&self, snapshot: SnapshotId) -> Vec<AmiId> {
         let images = self.regions.values().flat_map(|region| region.images.values());
@@ -175,29 +187,33 @@ impl Account {
     pub fn register_image(
         &mut self,
         region: &str,
-        request: RegisterImage,
+        mut request: RegisterImage,
         now: i64,
         gib: impl Fn(SnapshotId) -> Option<u64>,
     ) -> Result<AmiId, ApiError> {
-        request.check().map_err(|rules| ApiError::Rules { rules })?;
-        check_words(None, request.description.as_deref())?;
         let here = |snapshot| if self.region_of(snapshot) == region { gib(snapshot) } else { None };
+        // A volume from a snapshot is as large as it, unless the request wants more.
+        for ebs in request.block_device_mappings.iter_mut().filter_map(|entry| entry.ebs.as_mut()) {
+            ebs.volume_size = ebs.volume_size.or_else(|| here(ebs.snapshot_id?));
+        }
+        request.check().map_err(|rules| ApiError::Rules { rules })?;
+        let snapshots =
+            request.block_device_mappings.iter().filter_map(|entry| entry.ebs.as_ref()?.snapshot_id);
+        if let Some(snapshot) = snapshots.into_iter().find(|id| here(*id).is_none() && gib(*id).is_some()) {
+            let elsewhere = Some(self.region_of(snapshot).to_owned());
+            return Err(ApiError::NoSnapshot { snapshot, region: region.to_owned(), elsewhere });
+        }
         request.check_snapshots(here).map_err(|rules| ApiError::Rules { rules })?;
         self.check_name_is_free(region, &request.name)?;
         let image_id = self.home(region).drawn_ami_id(self.draw());
-        let mut image = Image::new(image_id, request, now);
-        // A volume from a snapshot is as large as it, unless the request wants more.
-        for ebs in image.registration.block_device_mappings.iter_mut().filter_map(|entry| entry.ebs.as_mut())
-        {
-            ebs.volume_size = ebs.volume_size.or_else(|| gib(ebs.snapshot_id?));
-        }
-        self.region(region).images.insert(image_id, image);
+        self.region(region).images.insert(image_id, Image::new(image_id, request, now));
         Ok(image_id)
     }
 
-    /// `CopyImage`: the ids of the copy and of its snapshots. Whoever calls makes the snapshots, with the content of those that
-    /// they are copies of. Tags come with it when they are asked for, launch permissions never.
-    pub fn copy_image(
+    /// `CopyImage`, its beginning: the copy, with the ids that are drawn for it and its snapshots. Whoever calls keeps this account,
+    /// makes the snapshots with the content of those that they are copies of, and ends the call with [`Account::finish_copy`]. Tags come
+    /// with it when they are asked for, launch permissions never.
+    pub fn begin_copy(
         &mut self,
         from: (&str, AmiId),
         region: &str,
@@ -219,18 +235,15 @@ impl Account {
             registration.description = Some(description.to_owned());
         }
         let image_id = self.home(region).drawn_ami_id(self.draw());
-        let mut snapshots = Vec::new();
-        for entry in &mut registration.block_device_mappings {
-            let Some(ebs) = &mut entry.ebs else { continue };
+        let mut snapshots: Vec<(SnapshotId, SnapshotId)> = Vec::new();
+        for ebs in registration.block_device_mappings.iter_mut().filter_map(|entry| entry.ebs.as_mut()) {
             let Some(old) = ebs.snapshot_id else { continue };
             // Two volumes may come from one snapshot.
             let known = snapshots.iter().find(|(copied, _)| *copied == old).map(|(_, new)| *new);
-            let new = known.unwrap_or_else(|| {
-                self.drawn += 1;
-                let new = self.home(region).drawn_snapshot_id(self.drawn);
+            let new = known.unwrap_or_else(|| self.home(region).drawn_snapshot_id(self.draw()));
+            if known.is_none() {
                 snapshots.push((old, new));
-                new
-            });
+            }
             ebs.snapshot_id = Some(new);
         }
         for (old, new) in &snapshots {
@@ -245,11 +258,18 @@ impl Account {
         if with_tags {
             image.tags = original.tags;
         }
-        self.region(region).images.insert(image_id, image);
-        Ok(Copied { image_id, snapshots })
+        Ok(Copied { image, snapshots })
     }
 
-    /// `DeregisterImage`. With `delete_snapshots` also the snapshots that no other image uses: whoever calls deletes them.
+    /// `CopyImage`, its end: the snapshots are there.
+    pub fn finish_copy(&mut self, region: &str, copied: &Copied) -> Result<(), ApiError> {
+        self.check_name_is_free(region, &copied.image.registration.name)?;
+        self.region(region).images.insert(copied.image.image_id, copied.image.clone());
+        Ok(())
+    }
+
+    /// `DeregisterImage`. With `delete_snapshots` also the snapshots that no other image uses: whoever calls deletes them, and tells
+    /// ([`Account::forget_snapshots`]).
     pub fn deregister_image(
         &mut self,
         region: &str,
@@ -259,35 +279,29 @@ impl Account {
     ) -> Result<Deregistered, ApiError> {
         let image = self.image_mut(region, id)?;
         if image.is_protected(now) {
-            return Err(ApiError::Protected { image: id, until: image.protected_until });
+            return Err(ApiError::Protected { image: id, until: image.protected_until(now) });
         }
         let used: BTreeSet<SnapshotId> = image.snapshots().collect();
         self.region(region).images.remove(&id);
-        let (left, gone): (Vec<SnapshotId>, Vec<SnapshotId>) =
+        let (left, deleted) =
             used.into_iter().partition(|snapshot| !delete_snapshots || !self.users_of(*snapshot).is_empty());
-        for snapshot in &gone {
-            self.forget_snapshot(*snapshot);
-        }
-        Ok(Deregistered { deleted: gone, left })
+        Ok(Deregistered { image_id: id, deleted, left })
     }
 
-    /// `DeleteSnapshot`: whether it may go. Whoever calls deletes it. EC2 keeps those of root volumes that registered images use; here those of
-    /// all their volumes are kept, since an image that cannot be launched is no use to anybody.
-    pub fn delete_snapshot(&mut self, region: &str, id: SnapshotId, is_there: bool) -> Result<(), ApiError> {
-        if !is_there || self.region_of(id) != region {
-            let elsewhere = is_there.then(|| self.region_of(id).to_owned());
-            return Err(ApiError::NoSnapshot { snapshot: id, region: region.to_owned(), elsewhere });
+    /// `DeleteSnapshot`: whether it may go. Whoever calls deletes it, and tells ([`Account::forget_snapshots`]). EC2 keeps those of root
+    /// volumes that registered images use; here those of all their volumes are kept, since an image that cannot be launched is
+    /// no use to anybody.
+    pub fn check_deletion(&self, id: SnapshotId) -> Result<(), ApiError> {
+        match self.users_of(id).first() {
+            Some(image) => Err(ApiError::SnapshotInUse { snapshot: id, image: *image }),
+            None => Ok(()),
         }
-        if let Some(image) = self.users_of(id).first() {
-            return Err(ApiError::SnapshotInUse { snapshot: id, image: *image });
-        }
-        self.forget_snapshot(id);
-        Ok(())
     }
 
-    fn forget_snapshot(&mut self, id: SnapshotId) {
+    /// Drops what is said of snapshots that are there no more.
+    pub fn forget_snapshots(&mut self, ids: &[SnapshotId]) {
         for region in self.regions.values_mut() {
-            region.snapshots.remove(&id);
+            region.snapshots.retain(|id, _| !ids.contains(id));
         }
     }
 
@@ -310,6 +324,9 @@ impl Account {
                 PermissionChange::Remove => image.launch_permissions.remove(permission),
             };
         }
+        if image.is_public() {
+            image.deprecation_time = Some(image.last_public_deprecation());
+        }
         Ok(image.launch_permissions.len() != before)
     }
 
@@ -330,20 +347,22 @@ impl Account {
         Ok(())
     }
 
-    /// `DeleteTags`: those of these keys, and with a value only where it is that value.
+    /// `DeleteTags`: those of these keys, and with a value (`KEY=VALUE`) only where it is that value. Says how many there were.
     pub fn delete_tags(
         &mut self,
         region: &str,
         resource: ResourceId,
-        keys: &[(String, Option<String>)],
-    ) -> Result<(), ApiError> {
+        keys: &[String],
+    ) -> Result<usize, ApiError> {
         let on = self.tags_of(region, resource)?;
-        for (key, value) in keys {
-            if value.is_none() || on.get(key) == value.as_ref() {
-                on.remove(key);
-            }
+        let before = on.len();
+        for wanted in keys {
+            // A key may have an `=` itself.
+            on.retain(|key, value| {
+                key != wanted && wanted.strip_prefix(&**key) != Some(&format!("={value}"))
+            });
         }
-        Ok(())
+        Ok(before - on.len())
     }
 
     fn tags_of(
@@ -372,8 +391,8 @@ impl Account {
         Ok(())
     }
 
-    /// `EnableImageDeprecation`, and without a time `DisableImageDeprecation`. EC2 rounds to the nearest minute, and takes times up to ten
-    /// years ahead; of public images two years after their creation.
+    /// `EnableImageDeprecation`, and without a time `DisableImageDeprecation`. EC2 rounds to the nearest minute and takes times up to ten
+    /// years ahead. A public image is deprecated two years after its creation at the latest, and no later than was said once.
     pub fn set_deprecation(
         &mut self,
         region: &str,
@@ -381,12 +400,14 @@ impl Account {
         at: Option<i64>,
         now: i64,
     ) -> Result<(), ApiError> {
-        const YEAR: i64 = 365 * 24 * 3600;
         let image = self.image_mut(region, id)?;
         let at = at.map(|at| at.saturating_add(30).div_euclid(60) * 60);
-        let most =
-            if image.is_public() { image.creation_date.saturating_add(2 * YEAR) } else { now + 10 * YEAR };
+        let most = match image.is_public() {
+            true => image.last_public_deprecation(),
+            false => years_after(now, 10),
+        };
         match at {
+            None if image.is_public() => return Err(ApiError::PublicDeprecation { image: id }),
             Some(at) if at <= now => return Err(ApiError::PastDeprecation { at }),
             Some(at) if at > most => return Err(ApiError::LateDeprecation { at, most }),
             _ => image.deprecation_time = at,
@@ -399,7 +420,6 @@ impl Account {
         let image = self.image_mut(region, id)?;
         image.protection = true;
         image.cooldown = with_cooldown;
-        image.protected_until = None;
         Ok(())
     }
 

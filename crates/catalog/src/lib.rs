@@ -27,8 +27,8 @@ pub use checksum::{block_checksum, linear_checksum};
 pub use device::{BadDeviceName, DeviceName};
 pub use ids::{AmiId, Home};
 pub use limits::{
-    DEFAULT_IOPS, IMAGE_NAME, IOPS_PER_THROUGHPUT, LIMITS_DATE, MAX_EPHEMERAL, MAX_TAG_KEY, MAX_TAG_VALUE,
-    MAX_TAGS, VolumeLimits,
+    DEFAULT_IOPS, IMAGE_NAME, IOPS_PER_THROUGHPUT, LIMITS_DATE, MAX_DESCRIPTION, MAX_EPHEMERAL, MAX_TAG_KEY,
+    MAX_TAG_VALUE, MAX_TAGS, VolumeLimits,
 };
 pub use mapping::{BadVirtualName, BlockDeviceMapping, Ebs, NoDevice, VirtualName};
 pub use register::{

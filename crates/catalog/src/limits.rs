@@ -43,6 +43,8 @@ pub const DEFAULT_IOPS: u64 = 3_000;
 pub const IOPS_PER_THROUGHPUT: u64 = 4;
 /// Length of an image's name, in characters, smallest and largest.
 pub const IMAGE_NAME: (usize, usize) = (3, 128);
+/// Longest description, in characters.
+pub const MAX_DESCRIPTION: usize = 255;
 /// Tags that one resource may have.
 pub const MAX_TAGS: usize = 50;
 /// Longest tag key, in characters, as the API's own model says; pages elsewhere say 128.

@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 
-use crate::limits::{DEFAULT_IOPS, IMAGE_NAME, IOPS_PER_THROUGHPUT, MAX_TAG_KEY, MAX_TAG_VALUE, MAX_TAGS};
+use crate::limits::{
+    DEFAULT_IOPS, IMAGE_NAME, IOPS_PER_THROUGHPUT, MAX_DESCRIPTION, MAX_TAG_KEY, MAX_TAG_VALUE, MAX_TAGS,
+};
 use crate::{Architecture, BlockDeviceMapping, BootMode, DeviceName, RegisterImage, SnapshotId, VolumeType};
 
 /// A rule of EC2 that a request breaks: where, and which.
@@ -17,7 +19,7 @@ pub struct RuleError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rule {
     /// An image's name is too short or too long.
-    #[error("`{name}` has {length} characters; an image's name has {} to {}", IMAGE_NAME.0, IMAGE_NAME.1)]
+    #[error("`{}` has {length} characters; an image's name has {} to {}", shown(.name), IMAGE_NAME.0, IMAGE_NAME.1)]
     NameLength {
         /// The name.
         name: String,
@@ -26,13 +28,21 @@ pub enum Rule {
     },
     /// An image's name has a character that none may have.
     #[error(
-        "`{name}` has a `{character}`; an image's name is of ASCII letters, digits, spaces and ( ) [ ] . / - ' @ _"
+        "`{}` has a `{}`; an image's name is of ASCII letters, digits, spaces and ( ) [ ] . / - ' @ _",
+        shown(.name),
+        .character.escape_debug()
     )]
     NameCharacter {
         /// The name.
         name: String,
         /// The first such character.
         character: char,
+    },
+    /// A description is too long.
+    #[error("{length} characters; a description has {MAX_DESCRIPTION} at most")]
+    DescriptionLength {
+        /// Its length in characters.
+        length: usize,
     },
     /// The root device is not in the mapping.
     #[error("`{device}` is no entry of the mapping; the root device must be one")]
@@ -83,7 +93,7 @@ pub enum Rule {
         snapshot: SnapshotId,
     },
     /// A key for encryption.
-    #[error("`{key}` does not belong into a registration; name the key when the image is copied or launched")]
+    #[error("`{}` does not belong into a registration; name the key when the image is copied or launched", shown(.key))]
     KmsKey {
         /// The key.
         key: String,
@@ -134,7 +144,7 @@ pub enum Rule {
         given: usize,
     },
     /// A tag's key is empty or too long.
-    #[error("`{key}` has {length} characters; a tag's key has 1 to {MAX_TAG_KEY}")]
+    #[error("`{}` has {length} characters; a tag's key has 1 to {MAX_TAG_KEY}", shown(.key))]
     TagKeyLength {
         /// The key.
         key: String,
@@ -142,25 +152,36 @@ pub enum Rule {
         length: usize,
     },
     /// A tag's key is AWS's own.
-    #[error("`{key}` begins with aws:; such keys are AWS's own")]
+    #[error("`{}` begins with aws:; such keys are AWS's own", shown(.key))]
     TagKeyReserved {
         /// The key.
         key: String,
     },
     /// Two tags have the same key.
-    #[error("`{key}` is given twice; a resource has one tag of each key")]
+    #[error("`{}` is given twice; a resource has one tag of each key", shown(.key))]
     TagKeyTwice {
         /// The key.
         key: String,
     },
     /// A tag's value is too long.
-    #[error("the value of `{key}` has {length} characters; a tag's value has {MAX_TAG_VALUE} at most")]
+    #[error("the value of `{}` has {length} characters; a tag's value has {MAX_TAG_VALUE} at most", shown(.key))]
     TagValueLength {
         /// The key.
         key: String,
         /// The value's length in characters.
         length: usize,
     },
+}
+
+/// A stranger's word as a message has it: characters that a terminal would obey are told, and a long word is cut.
+pub(crate) fn shown(text: &str) -> String {
+    const MOST: usize = 200;
+    let cut = text.char_indices().nth(MOST).map(|(at, _)| &text[..at]);
+    let shown = cut.unwrap_or(text).chars().map(|character| match block::is_obeyed(character) {
+        true => character.escape_unicode().to_string(),
+        false => character.to_string(),
+    });
+    shown.chain(cut.map(|_| "…".to_owned())).collect()
 }
 
 /// What a type of volume does not take.
@@ -371,6 +392,10 @@ impl RegisterImage {
         let mut broken = Broken::default();
         for rule in image_name_rules(&self.name) {
             broken.add("Name", rule);
+        }
+        let length = self.description.as_ref().map_or(0, |text| text.chars().count());
+        if length > MAX_DESCRIPTION {
+            broken.add("Description", Rule::DescriptionLength { length });
         }
         if let Some(boot_mode) = self.boot_mode
             && self.architecture == Architecture::Arm64

@@ -22,6 +22,15 @@ pub fn parse_time(text: &str) -> Option<i64> {
     (format_time(seconds) == text).then_some(seconds)
 }
 
+/// The same moment so many years later; of a leap day the day before.
+pub(crate) fn years_after(seconds: i64, years: i32) -> i64 {
+    let Ok(time) = OffsetDateTime::from_unix_timestamp(seconds) else { return seconds };
+    let later = time.replace_year(time.year() + years);
+    let later =
+        later.or_else(|_| time.replace_day(28).and_then(|time| time.replace_year(time.year() + years)));
+    later.map_or(seconds, OffsetDateTime::unix_timestamp)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -54,6 +63,14 @@ mod tests {
         }
         assert_eq!(format_time(i64::MAX), "9999-12-31T23:59:59Z");
         assert_eq!(format_time(i64::MIN), "0000-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn years_are_those_of_the_calendar() {
+        let after = |text: &str, years| format_time(years_after(parse_time(text).unwrap(), years));
+        assert_eq!(after("2026-11-29T12:00:00Z", 10), "2036-11-29T12:00:00Z");
+        assert_eq!(after("2028-02-29T00:00:00Z", 2), "2030-02-28T00:00:00Z");
+        assert_eq!(after("9999-01-01T00:00:00Z", 2), "9999-01-01T00:00:00Z");
     }
 
     proptest! {

@@ -155,14 +155,15 @@ fn awss_own_client_refuses_what_the_api_does_not_have() {
 #[test]
 fn awss_own_client_understands_what_images_are_said_to_be() {
     let Some(python) = python() else { return };
-    let mut account = Account::new(Home::ACCOUNT);
+    let mut account = Account::new(Home::ACCOUNT, 0);
     let now = 1_767_225_600;
     for (number, request) in registrations().into_iter().enumerate() {
         let request = RegisterImage { name: format!("image {number}"), ..request };
         let id = account.register_image("local", request, now, |_| Some(8)).unwrap();
         account.set_deprecation("local", id, Some(now + 60), now).unwrap();
         account.protect("local", id, number % 2 == 0).unwrap();
-        account.copy_image(("local", id), "eu-west-1", None, None, true, now).unwrap();
+        let copied = account.begin_copy(("local", id), "eu-west-1", None, None, true, now).unwrap();
+        account.finish_copy("eu-west-1", &copied).unwrap();
         account.set_enabled("local", id, number % 3 > 0).unwrap();
     }
     let of = |region: &str| -> Vec<Value> {

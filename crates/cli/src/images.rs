@@ -1,6 +1,7 @@
 //! `image …`: the images of an account on this machine.
 
-use std::fs;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -173,20 +174,24 @@ fn moment(text: &str) -> Result<i64, String> {
 fn registration(from: &Path) -> Result<(PathBuf, RegisterImage)> {
     let file = if from.is_dir() { from.join(bake::REGISTRATION) } else { from.to_owned() };
     let refused = |reason| Refused { path: file.clone(), reason };
-    let found = fs::metadata(&file);
-    if found.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        let reason = match from.is_dir() {
-            true => {
-                "is not there: name the folder that a bake wrote, with register-image.json in it (out/NAME/ARCH)"
-            }
-            false => "is not there: name the folder that a bake wrote, or a registration's file",
-        };
-        return Err(refused(reason).into());
+    let mut text = Vec::new();
+    let read = File::open(&file).and_then(|opened| opened.take(MAX_REGISTRATION + 1).read_to_end(&mut text));
+    match read {
+        Ok(len) if len as u64 > MAX_REGISTRATION => {
+            return Err(refused("is larger than 1 MiB: it is no registration").into());
+        }
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(refused(match from.is_dir() {
+                true => {
+                    "is not there: name the folder that a bake wrote, with register-image.json in it (out/NAME/ARCH)"
+                }
+                false => "is not there: name the folder that a bake wrote, or a registration's file",
+            })
+            .into());
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
     }
-    if found.with_context(|| format!("cannot look at {}", file.display()))?.len() > MAX_REGISTRATION {
-        return Err(refused("is larger than 1 MiB: it is no registration").into());
-    }
-    let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let request =
         RegisterImage::from_json(&text).map_err(|error| Unusable(format!("{}: {error}", file.display())))?;
     Ok((file, request))
@@ -216,7 +221,9 @@ pub(crate) fn image(arguments: &ImageArguments) -> Result<u8> {
                 request.name.clone_from(name);
             }
             request.description = description.clone().or(request.description);
-            let id = open()?.register_image(&request).map_err(|error| not_baked_here(error, &file))?;
+            let id = open()?
+                .register_image(&request)
+                .map_err(|error| not_registered(error, &file, &arguments.region))?;
             show(json, json!({ "ImageId": id }), || vec![format!("{id}: registered {}", request.name)])?;
         }
         ImageCommand::Ls { include_disabled } => {
@@ -233,23 +240,31 @@ pub(crate) fn image(arguments: &ImageArguments) -> Result<u8> {
             let ec2 = open()?;
             // What bakes keep for themselves is no volume.
             let mut snapshots = ec2.snapshots()?;
-            snapshots.retain(|snapshot| !snapshot.record.name.starts_with(bake::KEPT_ROOT));
+            snapshots.retain(|snapshot| !bake::is_kept_root(&snapshot.record.name));
             let values: Vec<Value> =
                 snapshots.iter().map(|snapshot| ec2.describe_snapshot(snapshot)).collect();
             show(json, json!({ "Snapshots": values }), || snapshots.iter().map(snapshot_row).collect())?;
         }
         ImageCommand::Show { image } => {
-            let account = open()?.account()?;
+            let ec2 = open()?;
+            let account = ec2.account()?;
             let image = account.image(&arguments.region, image)?;
             let permissions: Vec<&LaunchPermission> = image.launch_permissions.iter().collect();
             let value = json!({ "Images": [account.describe(image, now)], "LaunchPermissions": permissions });
-            show(json, value, || sheet(&account, image, now))?;
+            let missing = ec2.missing_snapshots()?.into_iter().filter(|(id, _)| *id == image.image_id);
+            show(json, value, || {
+                let mut lines = sheet(&account, image, now);
+                lines.extend(
+                    missing.map(|(_, snapshot)| format!("  {snapshot} is not in the store any more")),
+                );
+                lines
+            })?;
         }
         ImageCommand::Copy { image, source_region, name, description, copy_tags } => {
             let (name, description) = (name.as_deref(), description.as_deref());
             let copied = open()?.copy_image(source_region, image, name, description, *copy_tags)?;
-            show(json, json!({ "ImageId": copied.image_id }), || {
-                let id = copied.image_id;
+            show(json, json!({ "ImageId": copied.image.image_id }), || {
+                let id = copied.image.image_id;
                 let mut lines = vec![format!("{id}: copied from {source_region} to {}", arguments.region)];
                 lines.extend(copied.snapshots.iter().map(|(old, new)| format!("  {new}, of {old}")));
                 lines
@@ -270,20 +285,13 @@ pub(crate) fn image(arguments: &ImageArguments) -> Result<u8> {
             show(json, json!({ "Return": true }), || vec![format!("{resource}: tagged")])?;
         }
         ImageCommand::Untag { resource, keys } => {
-            let keys: Vec<(String, Option<String>)> = keys
-                .iter()
-                .map(|key| match key.split_once('=') {
-                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-                    None => (key.clone(), None),
-                })
-                .collect();
-            open()?.delete_tags(resource, &keys)?;
-            show(json, json!({ "Return": true }), || vec![format!("{resource}: tags taken off")])?;
+            let gone = open()?.delete_tags(resource, keys)?;
+            show(json, json!({ "Return": true }), || vec![format!("{resource}: {gone} tags taken off")])?;
         }
         ImageCommand::Deprecate { image, at, never: _ } => {
             let ec2 = open()?;
             ec2.set_deprecation(image, *at)?;
-            let said = at.map_or_else(
+            let said = ec2.image(image)?.deprecation_time.map_or_else(
                 || "not deprecated".to_owned(),
                 |at| format!("deprecated from {}", format_time(at)),
             );
@@ -316,8 +324,11 @@ pub(crate) fn image(arguments: &ImageArguments) -> Result<u8> {
         }
         ImageCommand::Deregister { image, delete_snapshots } => {
             let done = open()?.deregister_image(image, *delete_snapshots)?;
-            let results: Vec<Value> =
-                done.deleted.iter().map(|id| json!({"SnapshotId": id, "ReturnCode": "success"})).collect();
+            // Others use what stays although it was to go.
+            let skipped = done.left.iter().filter(|_| *delete_snapshots).map(|id| (id, "skipped"));
+            let results: Vec<Value> = (done.deleted.iter().map(|id| (id, "success")).chain(skipped))
+                .map(|(id, code)| json!({"SnapshotId": id, "ReturnCode": code}))
+                .collect();
             show(json, json!({ "Return": true, "DeleteSnapshotResults": results }), || {
                 let mut lines = vec![format!("{image}: deregistered")];
                 lines.extend(done.deleted.iter().map(|id| format!("  {id}: taken out of the store")));
@@ -332,20 +343,41 @@ pub(crate) fn image(arguments: &ImageArguments) -> Result<u8> {
     Ok(DONE)
 }
 
-/// Says what to do about snapshots that are not in the store.
-fn not_baked_here(error: ec2::Error, file: &Path) -> anyhow::Error {
-    let unknown = |rules: &[catalog::RuleError]| {
-        rules.iter().any(|broken| matches!(broken.rule, Rule::UnknownSnapshot { .. }))
-    };
-    match &error {
-        ec2::Error::Api(ApiError::Rules { rules }) if unknown(rules) => Unusable(format!(
-            "{}: {error}\nhelp: bake it into this store, or name the store that it was baked into with --store",
-            file.display()
-        ))
-        .into(),
-        ec2::Error::Api(ApiError::Rules { .. }) => Unusable(format!("{}: {error}", file.display())).into(),
-        _ => error.into(),
+/// A registration that was refused, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct NotRegistered {
+    text: String,
+    source: ec2::Error,
+}
+
+impl NotRegistered {
+    /// EC2's code for it.
+    pub(crate) fn code(&self) -> Option<&'static str> {
+        match &self.source {
+            ec2::Error::Api(error) => Some(error.code()),
+            _ => None,
+        }
     }
+}
+
+/// Says where a refused registration stands, and what to do about snapshots that are not there.
+fn not_registered(source: ec2::Error, file: &Path, region: &str) -> anyhow::Error {
+    let ec2::Error::Api(error) = &source else { return source.into() };
+    let help = match error {
+        ApiError::Rules { rules }
+            if rules.iter().any(|broken| matches!(broken.rule, Rule::UnknownSnapshot { .. })) =>
+        {
+            "\nhelp: bake it into this store, or name the store that it was baked into with --store"
+                .to_owned()
+        }
+        ApiError::NoSnapshot { elsewhere: Some(elsewhere), .. } => format!(
+            "\nhelp: register it there (--region {elsewhere}), then `bakehouse image copy IMAGE --source-region {elsewhere} --region {region}`"
+        ),
+        _ => String::new(),
+    };
+    let text = format!("{}: {error}{help}", file.display());
+    NotRegistered { text, source }.into()
 }
 
 fn names(permissions: &[LaunchPermission]) -> String {
@@ -383,7 +415,10 @@ fn snapshot_row(snapshot: &ec2::Snapshot) -> String {
 fn sheet(account: &Account, image: &Image, now: i64) -> Vec<String> {
     let it = &image.registration;
     let mut lines = vec![format!("{} {}", image.image_id, it.name)];
-    let mut say = |what: &str, value: String| lines.push(format!("  {what:14}{value}"));
+    // One line each, whatever is in it.
+    let mut say = |what: &str, value: String| {
+        lines.push(format!("  {what:14}{}", value.replace(char::is_control, " ")));
+    };
     if let Some(text) = &it.description {
         say("description", text.clone());
     }

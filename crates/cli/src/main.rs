@@ -81,7 +81,7 @@ fn told(result: Result<u8>, as_json: bool, place: job::Place) -> u8 {
         None if error.is::<surroundings::Unusable>() => MISTAKE,
         None if error.downcast_ref().is_some_and(::store::Error::is_mistake) => MISTAKE,
         None if error.downcast_ref().is_some_and(ec2::Error::is_mistake) => MISTAKE,
-        None if error.is::<catalog::ApiError>() => MISTAKE,
+        None if error.is::<catalog::ApiError>() || error.is::<images::NotRegistered>() => MISTAKE,
         None if error.downcast_ref().is_some_and(formats::Error::is_mistake) => MISTAKE,
         _ => FAILED,
     };
@@ -113,7 +113,10 @@ fn told(result: Result<u8>, as_json: bool, place: job::Place) -> u8 {
         let problems = diagnostics.map_or_else(|| json!([]), Diagnostics::to_json);
         let api_code = match error.downcast_ref() {
             Some(ec2::Error::Api(error)) => Some(error.code()),
-            _ => error.downcast_ref().map(catalog::ApiError::code),
+            _ => error
+                .downcast_ref()
+                .map(catalog::ApiError::code)
+                .or_else(|| error.downcast_ref().and_then(images::NotRegistered::code)),
         };
         tell_json(kind, text.trim_end(), api_code, problems);
     }

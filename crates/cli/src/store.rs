@@ -295,7 +295,7 @@ fn verify(
     let done = if repair {
         Store::repair(&backend, &options)
     } else {
-        Store::open(backend)
+        Store::open(backend.clone())
             .and_then(|store| store.verify(&options))
             .map(|report| Repaired { report, rebuilt: None })
     };
@@ -314,8 +314,21 @@ fn verify(
             "found_snapshots": rebuilt.found_snapshots, "unreadable": unreadable.collect::<Vec<_>>(),
         })
     });
-    show(json, verify_json(&report, rebuilt), || verify_text(&report))?;
-    Ok(if report.is_whole() && !lost { DONE } else { FAILED })
+    let missing =
+        Ec2::new(Arc::new(Store::open(backend)?), catalog::Home::REGION, now()?)?.missing_snapshots()?;
+    let mut value = verify_json(&report, rebuilt);
+    let images = missing.iter().map(|(image, snapshot)| json!({"image_id": image, "snapshot_id": snapshot}));
+    value["images"] = images.collect();
+    show(json, value, || {
+        let mut lines = verify_text(&report);
+        lines.extend(missing.iter().map(|(image, snapshot)| {
+            format!(
+                "{image} has lost {snapshot}: it is not in the store; put it back, or deregister the image"
+            )
+        }));
+        lines
+    })?;
+    Ok(if report.is_whole() && !lost && missing.is_empty() { DONE } else { FAILED })
 }
 
 fn put_json(put: &PutReport, seconds: f64) -> Value {

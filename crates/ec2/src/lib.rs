@@ -4,9 +4,10 @@
 //! account, region by region, and EC2's refusals ([`catalog::ApiError`]). *What it may not know:* recipes, QEMU, how disks are
 //! made. The rules are `catalog`'s, the content is `store`'s; here they meet.
 //!
-//! The account is the document of the store: one value, read whole and replaced whole by compare-and-swap, so that of two calls at
-//! once each sees the other or comes after it. A snapshot is made before the account names it, and goes after the account names it
-//! no more: an image's snapshots are there whatever is interrupted. What an interrupted copy leaves is a snapshot that no image uses.
+//! The account is the document of the store: one value, read whole and replaced whole by compare-and-swap. Whoever changes it has the
+//! store alone meanwhile ([`store::Alone`]), so that no snapshot goes while an image is made of it. A copy draws its ids, and keeps that it did,
+//! before it makes snapshots; these are there before an image names them, and go after none does. What an interrupted call leaves is a
+//! snapshot that no image uses, in its region, with its description.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use catalog::{
     PermissionChange, RegisterImage, ResourceId, SnapshotId, Tag, format_time,
 };
 use serde_json::json;
-use store::{Record, Store};
+use store::{Alone, Record, Store};
 
 /// How often a call begins again because others were faster.
 const ATTEMPTS: usize = 20;
@@ -39,6 +40,16 @@ pub enum Error {
         /// Why.
         source: NotAnAccount,
     },
+    /// An image is registered no more, and its snapshots are still there.
+    #[error("{image} is deregistered; its snapshots stay ({}): {source}", .snapshots.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Left {
+        /// The image.
+        image: AmiId,
+        /// Its snapshots.
+        snapshots: Vec<SnapshotId>,
+        /// Why.
+        source: store::Error,
+    },
     /// A region that none is called.
     #[error("`{0}` is no region's name: small letters, digits and dashes, as in eu-west-1")]
     Region(String),
@@ -57,7 +68,7 @@ impl Error {
             Self::Api(_) | Self::Region(_) => true,
             Self::Store(error) => error.is_mistake(),
             Self::Account { source, .. } => matches!(source, NotAnAccount::Version { .. }),
-            Self::Busy { .. } => false,
+            Self::Busy { .. } | Self::Left { .. } => false,
         }
     }
 }
@@ -104,7 +115,7 @@ impl Ec2 {
 
     fn read(&self) -> Result<(Account, Option<store::Tag>), Error> {
         match self.store.document()? {
-            None => Ok((Account::new(Home::ACCOUNT), None)),
+            None => Ok((Account::new(Home::ACCOUNT, self.now), None)),
             Some((bytes, tag)) => {
                 let account = Account::from_bytes(&bytes)
                     .map_err(|source| Error::Account { place: self.store.place(), source })?;
@@ -113,29 +124,21 @@ impl Ec2 {
         }
     }
 
-    /// Changes the account, once more when somebody else was faster. `undo` takes back what `change` did beside it.
+    /// Changes the account, once more when somebody else was faster.
     fn change<T>(
         &self,
+        alone: &Alone<'_>,
         mut change: impl FnMut(&mut Account) -> Result<T, Error>,
-        undo: impl Fn(T) -> Result<(), Error>,
     ) -> Result<T, Error> {
         for _ in 0..ATTEMPTS {
             let (before, tag) = self.read()?;
             let mut account = before.clone();
             let done = change(&mut account)?;
-            if account == before || self.store.swap_document(tag.as_ref(), &account.to_bytes())? {
+            if account == before || alone.swap_document(tag.as_ref(), &account.to_bytes())? {
                 return Ok(done);
             }
-            undo(done)?;
         }
         Err(Error::Busy { place: self.store.place() })
-    }
-
-    fn change_alone<T>(
-        &self,
-        mut change: impl FnMut(&mut Account) -> Result<T, ApiError>,
-    ) -> Result<T, Error> {
-        self.change(|account| Ok(change(account)?), |_| Ok(()))
     }
 
     fn records(&self) -> Result<BTreeMap<SnapshotId, Record>, Error> {
@@ -144,9 +147,12 @@ impl Ec2 {
 
     /// `RegisterImage`. The request's snapshots are those of the store.
     pub fn register_image(&self, request: &RegisterImage) -> Result<AmiId, Error> {
-        let records = self.records()?;
-        let gib = |id| records.get(&id).map(|record| record.size.div_ceil(GIB));
-        self.change_alone(|account| account.register_image(&self.region, request.clone(), self.now, gib))
+        let alone = self.store.alone()?;
+        self.change(&alone, |account| {
+            let records = self.records()?;
+            let gib = |id| records.get(&id).map(|record| record.size.div_ceil(GIB));
+            Ok(account.register_image(&self.region, request.clone(), self.now, gib)?)
+        })
     }
 
     /// The image of an id or a name.
@@ -164,53 +170,91 @@ impl Ec2 {
         with_tags: bool,
     ) -> Result<Copied, Error> {
         check_region(from)?;
-        let records = self.records()?;
-        let copy = |account: &mut Account| {
+        let alone = self.store.alone()?;
+        let copied = self.change(&alone, |account| {
             let source = account.image(from, image)?.image_id;
-            let copied =
-                account.copy_image((from, source), &self.region, name, description, with_tags, self.now)?;
-            for (old, new) in &copied.snapshots {
-                // A snapshot's name in a store is for people; ids tell them apart.
-                let title = records.get(old).map_or("copy", |record| record.name.as_str());
-                let title = title.strip_prefix(&format!("{from}/")).unwrap_or(title);
-                self.store.copy_snapshot(*old, *new, &format!("{}/{title}", self.region), self.now)?;
-            }
-            Ok(copied)
-        };
-        let undo = |copied: Copied| {
-            let made: Vec<SnapshotId> = copied.snapshots.iter().map(|(_, new)| *new).collect();
-            self.store.forget(&made)?;
-            Ok(())
-        };
-        self.change(copy, undo)
+            Ok(account.begin_copy((from, source), &self.region, name, description, with_tags, self.now)?)
+        })?;
+        let done = self
+            .copy_snapshots(&alone, from, &copied)
+            .and_then(|()| self.change(&alone, |account| Ok(account.finish_copy(&self.region, &copied)?)));
+        if done.is_err() {
+            // What cannot be taken back stays in its region, with its description.
+            let _ = self.take_back(&alone, &copied);
+        }
+        done.map(|()| copied)
+    }
+
+    /// Takes back a copy that was begun. Its ids are nobody else's.
+    fn take_back(&self, alone: &Alone<'_>, copied: &Copied) -> Result<(), Error> {
+        // It may have come about although an error was said.
+        if self.account()?.images(&self.region).any(|image| image.image_id == copied.image.image_id) {
+            return Ok(());
+        }
+        let records = self.records()?;
+        let drawn: Vec<SnapshotId> = copied.snapshots.iter().map(|(_, new)| *new).collect();
+        let made: Vec<SnapshotId> = drawn.iter().copied().filter(|id| records.contains_key(id)).collect();
+        if !made.is_empty() {
+            alone.forget(&made)?;
+        }
+        self.forget_notes(alone, &drawn)
+    }
+
+    fn copy_snapshots(&self, alone: &Alone<'_>, from: &str, copied: &Copied) -> Result<(), Error> {
+        let records = self.records()?;
+        for (old, new) in &copied.snapshots {
+            // A snapshot's name in a store is for people; ids tell them apart.
+            let title = records.get(old).map_or("copy", |record| record.name.as_str());
+            let title = title.strip_prefix(&format!("{from}/")).unwrap_or(title);
+            let mut name = format!("{}/{title}", self.region);
+            while store::check_name(&name).is_err() && name.pop().is_some() {}
+            alone.copy_snapshot(*old, *new, &name, self.now)?;
+        }
+        Ok(())
     }
 
     /// `DeregisterImage`; with `delete_snapshots` also the snapshots that no other image uses.
     pub fn deregister_image(&self, image: &str, delete_snapshots: bool) -> Result<Deregistered, Error> {
+        let alone = self.store.alone()?;
         let records = self.records()?;
-        let mut done = self.change_alone(|account| {
+        let mut done = self.change(&alone, |account| {
             let id = account.image(&self.region, image)?.image_id;
-            account.deregister_image(&self.region, id, delete_snapshots, self.now)
+            Ok(account.deregister_image(&self.region, id, delete_snapshots, self.now)?)
         })?;
-        // Somebody may have forgotten one without asking.
+        // Another program may have taken one away.
         done.deleted.retain(|id| records.contains_key(id));
         done.left.retain(|id| records.contains_key(id));
         if !done.deleted.is_empty() {
-            self.store.forget(&done.deleted)?;
+            let (image, snapshots) = (done.image_id, done.deleted.clone());
+            alone.forget(&done.deleted).map_err(|source| Error::Left { image, snapshots, source })?;
+            self.forget_notes(&alone, &done.deleted)?;
         }
         Ok(done)
     }
 
     /// `DeleteSnapshot`, of several, in whatever regions they are: all of them or none.
     pub fn delete_snapshots(&self, ids: &[SnapshotId]) -> Result<Vec<Record>, Error> {
+        let alone = self.store.alone()?;
+        let account = self.account()?;
+        ids.iter().try_for_each(|id| account.check_deletion(*id))?;
+        let forgotten = alone.forget(ids)?;
+        self.forget_notes(&alone, ids)?;
+        Ok(forgotten)
+    }
+
+    fn forget_notes(&self, alone: &Alone<'_>, ids: &[SnapshotId]) -> Result<(), Error> {
+        self.change(alone, |account| {
+            account.forget_snapshots(ids);
+            Ok(())
+        })
+    }
+
+    /// The images, of all regions, whose snapshots are not all in the store, and which: another program took them away.
+    pub fn missing_snapshots(&self) -> Result<Vec<(AmiId, SnapshotId)>, Error> {
+        let account = self.account()?;
         let records = self.records()?;
-        self.change_alone(|account| {
-            ids.iter().try_for_each(|id| {
-                let region = account.region_of(*id).to_owned();
-                account.delete_snapshot(&region, *id, records.contains_key(id))
-            })
-        })?;
-        Ok(self.store.forget(ids)?)
+        let used = account.used_snapshots().into_iter();
+        Ok(used.filter(|(_, snapshot)| !records.contains_key(snapshot)).collect())
     }
 
     /// The snapshots of the region, oldest first.
@@ -263,8 +307,8 @@ impl Ec2 {
         self.on_resource(resource, |account, resource| account.create_tags(&self.region, resource, tags))
     }
 
-    /// `DeleteTags`.
-    pub fn delete_tags(&self, resource: &str, keys: &[(String, Option<String>)]) -> Result<(), Error> {
+    /// `DeleteTags`. Says how many there were.
+    pub fn delete_tags(&self, resource: &str, keys: &[String]) -> Result<usize, Error> {
         self.on_resource(resource, |account, resource| account.delete_tags(&self.region, resource, keys))
     }
 
@@ -293,26 +337,28 @@ impl Ec2 {
         image: &str,
         mut change: impl FnMut(&mut Account, AmiId) -> Result<T, ApiError>,
     ) -> Result<T, Error> {
-        self.change_alone(|account| {
+        let alone = self.store.alone()?;
+        self.change(&alone, |account| {
             let id = account.image(&self.region, image)?.image_id;
-            change(account, id)
+            Ok(change(account, id)?)
         })
     }
 
-    fn on_resource(
+    fn on_resource<T>(
         &self,
         resource: &str,
-        mut change: impl FnMut(&mut Account, ResourceId) -> Result<(), ApiError>,
-    ) -> Result<(), Error> {
+        mut change: impl FnMut(&mut Account, ResourceId) -> Result<T, ApiError>,
+    ) -> Result<T, Error> {
         let snapshot: Option<SnapshotId> = resource.parse().ok();
         let Some(id) = snapshot else {
             return self.on_image(resource, |account, id| change(account, ResourceId::Image(id)));
         };
+        let alone = self.store.alone()?;
         if !self.records()?.contains_key(&id) {
             let region = self.region.clone();
             return Err(ApiError::NoSnapshot { snapshot: id, region, elsewhere: None }.into());
         }
-        self.change_alone(|account| change(account, ResourceId::Snapshot(id)))
+        self.change(&alone, |account| Ok(change(account, ResourceId::Snapshot(id))?))
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn decode(root: &Node, arch: Arch, problems: &mut Vec<Diagnostic>) ->
     let recipe = Recipe {
         image_name: image_name.unwrap_or_default(),
         version: version.map(|(text, _)| text),
-        description: decoder.text(root, "description").map(|(text, _)| text),
+        description: decoder.description(root),
         arch,
         distribution: decoder.distribution(root),
         kernel,
@@ -303,6 +303,21 @@ impl Decoder<'_> {
             self.error(Code::Ec2Rule, at, message, label, "choose another name or version");
         }
         broken.is_empty().then_some(image)
+    }
+
+    fn description(&mut self, root: &Node) -> Option<String> {
+        let (text, span) = self.text(root, "description")?;
+        let length = text.chars().count();
+        if length > catalog::MAX_DESCRIPTION {
+            self.error(
+                Code::Ec2Rule,
+                &span,
+                "the image's description is too long",
+                count(length, "character"),
+                format!("EC2 takes {} at most", catalog::MAX_DESCRIPTION),
+            );
+        }
+        Some(text)
     }
 
     /// A path in the image: absolute, without `.`, `..`, doubled slashes and a slash at its end.

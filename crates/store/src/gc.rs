@@ -132,6 +132,11 @@ impl Store {
     /// Takes snapshots out of the store; their blocks are freed by the next collection. Gives what they were.
     pub fn forget(&self, ids: &[SnapshotId]) -> Result<Vec<Record>, Error> {
         let _held = self.lock_shared()?;
+        self.forget_held(ids)
+    }
+
+    /// The same for who holds a lock of the store already.
+    pub(crate) fn forget_held(&self, ids: &[SnapshotId]) -> Result<Vec<Record>, Error> {
         let wanted: HashSet<SnapshotId> = ids.iter().copied().collect();
         let mut forgotten = Vec::new();
         let mut unclear = None;

@@ -108,11 +108,11 @@
 //! parts, names each damaged block and the snapshots that it hurts, and puts it into quarantine: its bytes stay, but a put that has the block
 //! stores it again, which heals every snapshot with it. Tables, lists and the root can be made anew from packs and snapshots ([`Store::rebuild`]).
 
+mod alone;
 mod backend;
 mod codec;
 mod commit;
 pub mod conformance;
-mod copy;
 mod error;
 pub mod format;
 pub mod fs;
@@ -130,6 +130,7 @@ mod sys;
 mod tests;
 mod verify;
 
+pub use alone::Alone;
 pub use backend::{
     Backend, BackendError, BackendResult, Fault, Faults, FaultyBackend, Listed, LocalBackend, Locked,
     MemoryBackend, Object, Tag, Upload,

@@ -2,6 +2,7 @@ use block::SnapshotId;
 
 use super::parts::ResourceId;
 use crate::register::shown;
+use crate::rules::shown as shown_word;
 use crate::{AmiId, Rule, RuleError, format_time};
 
 /// What EC2 would refuse, with the code of its error ([`ApiError::code`]).
@@ -13,21 +14,10 @@ pub enum ApiError {
         /// All of them, in the order of the request's fields.
         rules: Vec<RuleError>,
     },
-    /// A name that no image can have.
-    #[error("Name: {rule}")]
-    InvalidName {
-        /// The rule that it breaks.
-        rule: Rule,
-    },
-    /// A description that is too long.
-    #[error("Description: {length} characters; a description has 255 at most")]
-    DescriptionLength {
-        /// Its length in characters.
-        length: usize,
-    },
     /// Another image has the name.
     #[error(
-        "{image} has the name `{name}` already; a name is one of its kind in account and region: choose another, or deregister that image"
+        "{image} has the name `{}` already; a name is one of its kind in account and region: choose another, or deregister that image",
+        shown_word(.name)
     )]
     DuplicateName {
         /// The name.
@@ -36,7 +26,7 @@ pub enum ApiError {
         image: AmiId,
     },
     /// There is no such image.
-    #[error("there is no image `{wanted}` in region `{region}`{}", .elsewhere.as_ref().map_or_else(String::new, |name| format!("; region `{name}` has it")))]
+    #[error("there is no image `{}` in region `{region}`{}", shown_word(.wanted), .elsewhere.as_ref().map_or_else(String::new, |name| format!("; region `{name}` has it")))]
     NoImage {
         /// Its id or name, as it was asked for.
         wanted: String,
@@ -97,9 +87,17 @@ pub enum ApiError {
         /// When; seconds since 1970.
         at: i64,
     },
+    /// A public image is always deprecated some time.
+    #[error(
+        "{image} is public: when it is deprecated can be made earlier, not later and not never; end its sharing with all first"
+    )]
+    PublicDeprecation {
+        /// The image.
+        image: AmiId,
+    },
     /// Deprecation too far ahead.
     #[error(
-        "DeprecateAt: {} is too late; the last moment is {}, ten years from now, or two years after its creation for a public image",
+        "DeprecateAt: {} is too late; the last moment is {}, ten years from now; for a public image two years after its creation, or what was said before",
         format_time(*.at),
         format_time(*.most)
     )]
@@ -115,18 +113,23 @@ impl ApiError {
     /// EC2's code for it.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Rules { .. }
-            | Self::DescriptionLength { .. }
-            | Self::PastDeprecation { .. }
-            | Self::LateDeprecation { .. } => "InvalidParameterValue",
-            Self::InvalidName { .. } => "InvalidAMIName.Malformed",
+            Self::Rules { rules } => match rules.first().map(|broken| &broken.rule) {
+                Some(Rule::NameLength { .. } | Rule::NameCharacter { .. }) => "InvalidAMIName.Malformed",
+                Some(Rule::UnknownSnapshot { .. }) => "InvalidSnapshot.NotFound",
+                Some(Rule::SameDevice { .. } | Rule::OneKind { .. } | Rule::NoSize { .. }) => {
+                    "InvalidBlockDeviceMapping"
+                }
+                _ => "InvalidParameterValue",
+            },
+            Self::PastDeprecation { .. } | Self::LateDeprecation { .. } | Self::InvalidTag { .. } => {
+                "InvalidParameterValue"
+            }
             Self::DuplicateName { .. } => "InvalidAMIName.Duplicate",
             Self::NoImage { .. } => "InvalidAMIID.NotFound",
             Self::NoSnapshot { .. } => "InvalidSnapshot.NotFound",
             Self::SnapshotInUse { .. } => "InvalidSnapshot.InUse",
-            Self::Protected { .. } => "OperationNotPermitted",
+            Self::Protected { .. } | Self::PublicDeprecation { .. } => "OperationNotPermitted",
             Self::Unavailable { .. } => "InvalidAMIID.Unavailable",
-            Self::InvalidTag { .. } => "InvalidParameterValue",
             Self::TagLimit { .. } => "TagLimitExceeded",
         }
     }
@@ -142,7 +145,7 @@ impl From<serde_json::Error> for NotAnAccount {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAccount {
     /// They are of another version of the program.
-    #[error("it is of version {version}; this program reads version 1: use the newer program")]
+    #[error("it is of version {version}; this program reads version 1")]
     Version {
         /// Theirs.
         version: u32,

@@ -4,6 +4,7 @@ use block::SnapshotId;
 use serde::{Deserialize, Serialize};
 
 use super::parts::LaunchPermission;
+use crate::time::years_after;
 use crate::{AmiId, RegisterImage};
 
 /// An image that is registered.
@@ -89,6 +90,12 @@ impl Image {
     /// Whether everybody may launch it.
     pub fn is_public(&self) -> bool {
         self.launch_permissions.contains(&LaunchPermission::everybody())
+    }
+
+    /// When a public image is deprecated at the latest: two years after its creation, or when it was said to be.
+    pub(super) fn last_public_deprecation(&self) -> i64 {
+        let most = years_after(self.creation_date, 2);
+        self.deprecation_time.map_or(most, |at| at.min(most))
     }
 
     /// Whether it cannot be deregistered now.

@@ -5,7 +5,9 @@ use std::str::FromStr;
 use block::SnapshotId;
 use serde::{Deserialize, Serialize};
 
+use super::Image;
 use crate::AmiId;
+use crate::rules::shown;
 
 /// Who else may launch an image, in AWS's shape.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,7 +33,8 @@ pub enum Everybody {
 /// A text that names nobody an image can be shared with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is nobody to share an image with: write an account's 12 digits, `all` for everybody, or the ARN of an organization or organizational unit (`arn:aws:organizations::123456789012:organization/o-abc123`)"
+    "`{}` is nobody to share an image with: write an account's 12 digits, `all` for everybody, or the ARN of an organization or organizational unit (`arn:aws:organizations::123456789012:organization/o-abc123`)",
+    shown(.0)
 )]
 pub struct BadPermission(pub String);
 
@@ -135,11 +138,11 @@ impl fmt::Display for ResourceId {
     }
 }
 
-/// What a copy is made of.
+/// A copy in the making.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// The copy's id.
-    pub image_id: AmiId,
+    /// The copy.
+    pub image: Image,
     /// The snapshots to copy, each with the id of its copy.
     pub snapshots: Vec<(SnapshotId, SnapshotId)>,
 }
@@ -147,6 +150,8 @@ pub struct Copied {
 /// What became of the snapshots of an image that is registered no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deregistered {
+    /// The image.
+    pub image_id: AmiId,
     /// These are to be deleted.
     pub deleted: Vec<SnapshotId>,
     /// These stay, and may be deleted later.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::time::years_after;
 use crate::{Architecture, BlockDeviceMapping, DeviceName, Ebs, VolumeType};
 
 const NOW: i64 = 1_767_225_600;
@@ -30,10 +31,23 @@ fn request(name: &str, snapshots: &[SnapshotId]) -> RegisterImage {
 
 /// An account with one image, of two snapshots.
 fn with_image() -> (Account, AmiId) {
-    let mut account = Account::new(Home::ACCOUNT);
+    let mut account = Account::new(Home::ACCOUNT, NOW);
     let request = request("web-1", &[snapshot('a'), snapshot('b')]);
     let id = account.register_image(HOME, request, NOW, gib).unwrap();
     (account, id)
+}
+
+/// A copy from the home region, begun and finished.
+fn copy_of(
+    account: &mut Account,
+    id: AmiId,
+    region: &str,
+    name: Option<&str>,
+    with_tags: bool,
+) -> Result<Copied, ApiError> {
+    let copied = account.begin_copy((HOME, id), region, name, None, with_tags, NOW)?;
+    account.finish_copy(region, &copied)?;
+    Ok(copied)
 }
 
 fn code<T: std::fmt::Debug>(result: Result<T, ApiError>) -> &'static str {
@@ -43,7 +57,7 @@ fn code<T: std::fmt::Debug>(result: Result<T, ApiError>) -> &'static str {
 #[test]
 fn an_account_comes_back_as_it_went_and_other_versions_are_refused() {
     let (mut account, id) = with_image();
-    account.copy_image((HOME, id), "eu-west-1", None, None, true, NOW).unwrap();
+    copy_of(&mut account, id, "eu-west-1", None, true).unwrap();
     account
         .modify_launch_permission(HOME, id, PermissionChange::Add, &[LaunchPermission::everybody()])
         .unwrap();
@@ -86,17 +100,17 @@ fn an_image_is_registered_once_under_a_name_with_ids_that_do_not_come_again() {
 
 #[test]
 fn what_ec2_refuses_is_refused_and_changes_nothing() {
-    let mut account = Account::new(Home::ACCOUNT);
+    let mut account = Account::new(Home::ACCOUNT, NOW);
     let unknown = request("web-1", &[snapshot('d')]);
-    assert_eq!(code(account.register_image(HOME, unknown, NOW, gib)), "InvalidParameterValue");
+    assert_eq!(code(account.register_image(HOME, unknown, NOW, gib)), "InvalidSnapshot.NotFound");
     let nameless = request("w", &[snapshot('a')]);
-    assert_eq!(code(account.register_image(HOME, nameless, NOW, gib)), "InvalidParameterValue");
+    assert_eq!(code(account.register_image(HOME, nameless, NOW, gib)), "InvalidAMIName.Malformed");
     // A snapshot of another region.
     let elsewhere = request("web-1", &[snapshot('a')]);
-    assert_eq!(code(account.register_image("eu-west-1", elsewhere, NOW, gib)), "InvalidParameterValue");
+    assert_eq!(code(account.register_image("eu-west-1", elsewhere, NOW, gib)), "InvalidSnapshot.NotFound");
     let wordy = RegisterImage { description: Some("x".repeat(256)), ..request("web-1", &[snapshot('a')]) };
     assert_eq!(code(account.register_image(HOME, wordy, NOW, gib)), "InvalidParameterValue");
-    assert_eq!(account, Account::new(Home::ACCOUNT));
+    assert_eq!(account, Account::new(Home::ACCOUNT, NOW));
 }
 
 #[test]
@@ -105,9 +119,11 @@ fn a_copy_has_snapshots_of_its_own_and_no_permissions() {
     account
         .modify_launch_permission(HOME, id, PermissionChange::Add, &["123456789012".parse().unwrap()])
         .unwrap();
-    let copied = account.copy_image((HOME, id), "eu-west-1", None, Some("there"), false, NOW + 1).unwrap();
+    let copied = account.begin_copy((HOME, id), "eu-west-1", None, Some("there"), false, NOW + 1).unwrap();
+    assert_eq!(code(account.image("eu-west-1", "web-1").map(drop)), "InvalidAMIID.NotFound");
+    account.finish_copy("eu-west-1", &copied).unwrap();
     let copy = account.image("eu-west-1", "web-1").unwrap().clone();
-    assert_eq!(copy.image_id, copied.image_id);
+    assert_eq!(copy, copied.image);
     assert_eq!(copy.source, Some((HOME.to_owned(), id)));
     assert!(copy.launch_permissions.is_empty() && copy.tags.is_empty());
     assert_eq!(copy.registration.description.as_deref(), Some("there"));
@@ -125,25 +141,28 @@ fn a_copy_has_snapshots_of_its_own_and_no_permissions() {
         )
     );
     // A second copy needs another name; with tags it has them.
-    assert_eq!(
-        code(account.copy_image((HOME, id), "eu-west-1", None, None, false, NOW)),
-        "InvalidAMIName.Duplicate"
-    );
-    let second = account.copy_image((HOME, id), "eu-west-1", Some("web-2"), None, true, NOW).unwrap();
-    assert_eq!(account.image("eu-west-1", &second.image_id.to_string()).unwrap().tags.len(), 1);
+    assert_eq!(code(copy_of(&mut account, id, "eu-west-1", None, false)), "InvalidAMIName.Duplicate");
+    let second = copy_of(&mut account, id, "eu-west-1", Some("web-2"), true).unwrap();
+    assert_eq!(second.image.tags.len(), 1);
+    // Two that are begun at once have no id in common, and the slower one of a name is refused.
+    let [one, other] =
+        [(); 2].map(|()| account.begin_copy((HOME, id), "us-east-1", None, None, false, NOW).unwrap());
+    assert!(one.snapshots.iter().all(|(_, new)| other.snapshots.iter().all(|(_, theirs)| new != theirs)));
+    account.finish_copy("us-east-1", &other).unwrap();
+    assert_eq!(code(account.finish_copy("us-east-1", &one)), "InvalidAMIName.Duplicate");
     account.set_enabled(HOME, id, false).unwrap();
     assert_eq!(
-        code(account.copy_image((HOME, id), "us-east-1", None, None, false, NOW)),
+        code(account.begin_copy((HOME, id), "us-east-2", None, None, false, NOW)),
         "InvalidAMIID.Unavailable"
     );
 }
 
 #[test]
 fn two_volumes_of_one_snapshot_are_copied_from_one_copy() {
-    let mut account = Account::new(Home::ACCOUNT);
+    let mut account = Account::new(Home::ACCOUNT, NOW);
     let request = request("web-1", &[snapshot('a'), snapshot('a')]);
     let id = account.register_image(HOME, request, NOW, gib).unwrap();
-    let copied = account.copy_image((HOME, id), "eu-west-1", None, None, false, NOW).unwrap();
+    let copied = copy_of(&mut account, id, "eu-west-1", None, false).unwrap();
     assert_eq!(copied.snapshots.len(), 1);
     let copy = account.image("eu-west-1", "web-1").unwrap();
     assert_eq!(copy.snapshots().collect::<Vec<_>>(), [copied.snapshots[0].1; 2]);
@@ -152,16 +171,39 @@ fn two_volumes_of_one_snapshot_are_copied_from_one_copy() {
 #[test]
 fn snapshots_go_when_no_image_uses_them() {
     let (mut account, first) = with_image();
-    let second =
-        account.register_image(HOME, request("web-2", &[snapshot('b'), snapshot('c')]), NOW, gib).unwrap();
-    assert_eq!(code(account.delete_snapshot(HOME, snapshot('b'), true)), "InvalidSnapshot.InUse");
-    assert_eq!(code(account.delete_snapshot("eu-west-1", snapshot('b'), true)), "InvalidSnapshot.NotFound");
-    assert_eq!(code(account.delete_snapshot(HOME, snapshot('d'), false)), "InvalidSnapshot.NotFound");
+    let second = request("web-2", &[snapshot('b'), snapshot('c')]);
+    let second = account.register_image(HOME, second, NOW, gib).unwrap();
+    assert_eq!(code(account.check_deletion(snapshot('b'))), "InvalidSnapshot.InUse");
     let done = account.deregister_image(HOME, first, true, NOW).unwrap();
     assert_eq!((done.deleted, done.left), (vec![snapshot('a')], vec![snapshot('b')]));
     let done = account.deregister_image(HOME, second, false, NOW).unwrap();
     assert_eq!((done.deleted, done.left), (vec![], vec![snapshot('b'), snapshot('c')]));
-    account.delete_snapshot(HOME, snapshot('b'), true).unwrap();
+    account.check_deletion(snapshot('b')).unwrap();
+    // What is said of a snapshot stays until it is gone.
+    let tag = Tag { key: "k".into(), value: String::new() };
+    account.create_tags(HOME, ResourceId::Snapshot(snapshot('b')), &[tag]).unwrap();
+    assert!(account.notes(snapshot('b')).is_some());
+    account.forget_snapshots(&[snapshot('b')]);
+    assert!(account.notes(snapshot('b')).is_none());
+}
+
+#[test]
+fn volumes_are_checked_at_the_size_that_they_get() {
+    let mut account = Account::new(Home::ACCOUNT, NOW);
+    let mut small = request("web-1", &[snapshot('a')]);
+    let ebs = small.block_device_mappings[0].ebs.as_mut().unwrap();
+    (ebs.volume_type, ebs.iops) = (Some(VolumeType::Io2), Some(100));
+    assert_eq!(code(account.register_image(HOME, small, NOW, |_| Some(1))), "InvalidParameterValue");
+    let empty = request("web-1", &[snapshot('a')]);
+    assert_eq!(code(account.register_image(HOME, empty, NOW, |_| Some(0))), "InvalidParameterValue");
+}
+
+#[test]
+fn an_account_that_is_begun_anew_draws_other_ids() {
+    let (_, first) = with_image();
+    let mut account = Account::new(Home::ACCOUNT, NOW + 1);
+    let again = account.register_image(HOME, request("web-1", &[snapshot('a')]), NOW, gib).unwrap();
+    assert_ne!(again, first);
 }
 
 #[test]
@@ -176,7 +218,9 @@ fn protection_lasts_and_with_a_cooldown_a_day_more() {
     account.unprotect(HOME, id, NOW).unwrap();
     let image = account.image(HOME, "web-1").unwrap();
     assert_eq!(image.protected_until(NOW), Some(NOW + DAY));
-    // Ending it again does not make it shorter.
+    // Neither ending it again nor beginning it anew makes it shorter.
+    account.protect(HOME, id, false).unwrap();
+    account.unprotect(HOME, id, NOW).unwrap();
     account.unprotect(HOME, id, NOW + 1).unwrap();
     let refused = account.deregister_image(HOME, id, false, NOW + DAY - 1).unwrap_err();
     assert!(refused.to_string().contains("until 2026-01-02T00:00:00Z"), "{refused}");
@@ -217,9 +261,13 @@ fn tags_are_replaced_by_key_and_their_rules_are_ec2s() {
     assert_eq!(code(account.create_tags(HOME, on, &[tag("aws:x", "")])), "InvalidParameterValue");
     let many: Vec<Tag> = (0..50).map(|number| tag(&number.to_string(), "")).collect();
     assert_eq!(code(account.create_tags(HOME, on, &many)), "TagLimitExceeded");
-    let keys = [("Team".to_owned(), Some("web".to_owned())), ("Stage".to_owned(), None)];
-    account.delete_tags(HOME, on, &keys).unwrap();
-    assert_eq!(account.image(HOME, "web-1").unwrap().tags.keys().collect::<Vec<_>>(), ["Team"]);
+    account.create_tags(HOME, on, &[tag("a=b", "c=d")]).unwrap();
+    let keys = ["Team=web".to_owned(), "Stage".to_owned(), "a".to_owned()];
+    assert_eq!(account.delete_tags(HOME, on, &keys).unwrap(), 1);
+    assert_eq!(account.image(HOME, "web-1").unwrap().tags.keys().collect::<Vec<_>>(), ["Team", "a=b"]);
+    assert_eq!(account.delete_tags(HOME, on, &["a=b=c=d".to_owned()]).unwrap(), 1);
+    account.create_tags(HOME, on, &[tag("a=b", "c=d")]).unwrap();
+    assert_eq!(account.delete_tags(HOME, on, &["a=b".to_owned()]).unwrap(), 1);
 }
 
 #[test]
@@ -230,18 +278,20 @@ fn an_image_is_deprecated_at_a_minute_to_come() {
     assert_eq!(account.image(HOME, "web-1").unwrap().deprecation_time, Some(NOW + 3600));
     account.set_deprecation(HOME, id, None, NOW).unwrap();
     assert_eq!(account.image(HOME, "web-1").unwrap().deprecation_time, None);
-    let years = |number: i64| Some(NOW + number * 365 * 24 * 3600);
-    account.set_deprecation(HOME, id, years(10), NOW).unwrap();
-    assert_eq!(
-        code(account.set_deprecation(HOME, id, years(10).map(|at| at + 60), NOW)),
-        "InvalidParameterValue"
-    );
-    account
-        .modify_launch_permission(HOME, id, PermissionChange::Add, &[LaunchPermission::everybody()])
-        .unwrap();
-    assert_eq!(code(account.set_deprecation(HOME, id, years(3), NOW)), "InvalidParameterValue");
-    account.set_deprecation(HOME, id, years(2), NOW).unwrap();
+    let in_years = |years| Some(years_after(NOW, years));
+    account.set_deprecation(HOME, id, in_years(10), NOW).unwrap();
+    let late = in_years(10).map(|at| at + 60);
+    assert_eq!(code(account.set_deprecation(HOME, id, late, NOW)), "InvalidParameterValue");
     assert_eq!(code(account.set_deprecation(HOME, id, Some(i64::MAX), NOW)), "InvalidParameterValue");
+    // A public image is deprecated two years after its creation, or earlier, and no later than was said once.
+    let all = [LaunchPermission::everybody()];
+    account.modify_launch_permission(HOME, id, PermissionChange::Add, &all).unwrap();
+    assert_eq!(account.image(HOME, "web-1").unwrap().deprecation_time, in_years(2));
+    account.set_deprecation(HOME, id, in_years(1), NOW).unwrap();
+    assert_eq!(code(account.set_deprecation(HOME, id, in_years(2), NOW)), "InvalidParameterValue");
+    assert_eq!(code(account.set_deprecation(HOME, id, None, NOW)), "OperationNotPermitted");
+    account.modify_launch_permission(HOME, id, PermissionChange::Remove, &all).unwrap();
+    account.set_deprecation(HOME, id, None, NOW).unwrap();
 }
 
 #[test]

@@ -69,10 +69,15 @@ fn an_image_lives_from_registration_to_the_last_snapshot() {
     assert_eq!(listed["Images"][0]["SourceImageId"], *id);
     assert_eq!(listed["Images"][0]["Tags"][0]["Value"], "web");
 
-    told(folder, "share", &["web-1.0.0", "123456789012", "all"]);
+    told(folder, "share", &["web-1.0.0", "123456789012"]);
     let shown = as_documented(folder, "show", &[&id]);
+    assert_eq!(shown["LaunchPermissions"], json!([{"UserId": "123456789012"}]));
+    told(folder, "share", &["web-1.0.0", "all"]);
+    let shown = told(folder, "show", &[&id]);
     assert_eq!(shown["LaunchPermissions"], json!([{"Group": "all"}, {"UserId": "123456789012"}]));
     assert_eq!(shown["Images"][0]["Public"], true);
+    // Two years after it was made.
+    assert!(shown["Images"][0]["DeprecationTime"].is_string());
     assert_eq!(told(folder, "unshare", &["web-1.0.0", "all"])["Images"][0]["Public"], false);
     as_documented(folder, "tag", &[&id, "Team=shop", "Stage="]);
     told(folder, "tag", &[&snapshot, "Team=shop"]);
@@ -125,7 +130,11 @@ fn mistakes_are_told_with_what_to_do() {
             "has the name `web-1.0.0` already",
             "InvalidAMIName.Duplicate",
         ),
-        (&["image", "register", "outputs", "--name", "w"], "an image's name has 3 to 128", ""),
+        (
+            &["image", "register", "outputs", "--name", "w"],
+            "an image's name has 3 to 128",
+            "InvalidAMIName.Malformed",
+        ),
         (&["image", "register", "nowhere"], "name the folder that a bake wrote", ""),
         (&["image", "register", "."], "register-image.json in it (out/NAME/ARCH)", ""),
         (&["image", "register", "disk.raw"], "disk.raw: is larger than 1 MiB: it is no registration", ""),

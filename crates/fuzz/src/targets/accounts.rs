@@ -1,4 +1,4 @@
-use catalog::{Account, Home, PermissionChange, RegisterImage, ResourceId};
+use catalog::{Account, AmiId, ApiError, Home, PermissionChange, RegisterImage, ResourceId};
 
 use super::can_be_shown;
 use crate::Target;
@@ -23,15 +23,19 @@ pub(super) const REGISTRATION: Target = Target {
             Ok(request) => request,
             Err(error) => return can_be_shown(&error),
         };
-        let mut account = Account::new(Home::ACCOUNT);
+        let mut account = Account::new(Home::ACCOUNT, NOW);
         let id = match account.register_image(Home::REGION, request, NOW, |_| Some(8)) {
             Ok(id) => id,
             Err(error) => {
-                assert_eq!(account, Account::new(Home::ACCOUNT), "a call that is refused changes nothing");
+                assert_eq!(
+                    account,
+                    Account::new(Home::ACCOUNT, NOW),
+                    "a call that is refused changes nothing"
+                );
                 return can_be_shown(&error);
             }
         };
-        let copied = account.copy_image((Home::REGION, id), "eu-west-1", None, None, true, NOW);
+        let copied = copy(&mut account, id);
         assert!(copied.is_ok(), "what can be registered can be copied: {copied:?}");
         comes_back(&account);
     })
@@ -61,13 +65,13 @@ pub(super) const ACCOUNT: Target = Target {
             for id in ids {
                 let all = catalog::LaunchPermission::everybody();
                 let results = [
-                    account.copy_image((Home::REGION, id), "eu-west-1", None, None, true, NOW).map(drop),
+                    copy(&mut account, id),
                     account
                         .modify_launch_permission(Home::REGION, id, PermissionChange::Add, &[all])
                         .map(drop),
                     account.set_deprecation(Home::REGION, id, Some(i64::MAX), NOW),
                     account.unprotect(Home::REGION, id, NOW),
-                    account.delete_tags(Home::REGION, ResourceId::Image(id), &[]),
+                    account.delete_tags(Home::REGION, ResourceId::Image(id), &["a=b".to_owned()]).map(drop),
                     account.deregister_image(Home::REGION, id, true, NOW).map(drop),
                 ];
                 results.iter().filter_map(|result| result.as_ref().err()).for_each(can_be_shown);
@@ -76,6 +80,11 @@ pub(super) const ACCOUNT: Target = Target {
         },
     )
 };
+
+fn copy(account: &mut Account, id: AmiId) -> Result<(), ApiError> {
+    let copied = account.begin_copy((Home::REGION, id), "eu-west-1", None, None, true, NOW)?;
+    account.finish_copy("eu-west-1", &copied)
+}
 
 /// An account is read as it was written, and all of it can be described.
 fn comes_back(account: &Account) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use block::Digest;
 
 use super::{Backend, BackendError, BackendResult, Listed, Locked, Object, Tag, Upload};
+use crate::alone::DOCUMENT;
 use crate::fs::{Bytes, FileHandle, FileSystem, HostFileSystem, LockKind};
 
 /// Folder of objects in the making.
@@ -78,7 +79,7 @@ impl Root {
             entries => entries.map_err(failed(&self.path, "listing the folder"))?,
         };
         let ours = |name: &str| {
-            folders.contains(&name) || [TEMPORARY, STORE_LOCK, SWAP_LOCK, "root"].contains(&name)
+            folders.contains(&name) || [TEMPORARY, STORE_LOCK, SWAP_LOCK, "root", DOCUMENT].contains(&name)
         };
         match entries.into_iter().map(|entry| entry.name).filter(|name| !ours(name)).min() {
             None => Ok(()),

@@ -45,11 +45,11 @@ fn a_document_is_swapped_whole_whatever_operation_fails() {
             ));
             let done = Store::open_with(faulty, small()).and_then(|store| {
                 assert!(store.document()?.is_none());
-                if !store.swap_document(None, first)? {
+                if !store.alone()?.swap_document(None, first)? {
                     return Ok(false);
                 }
                 let tag = store.document()?.map(|(_, tag)| tag);
-                store.swap_document(tag.as_ref(), second)
+                store.alone()?.swap_document(tag.as_ref(), second)
             });
             let store = Store::open_with(inner, small()).unwrap();
             let there = store.document().unwrap().map(|(bytes, _)| bytes);
@@ -65,8 +65,8 @@ fn a_document_is_swapped_whole_whatever_operation_fails() {
             }
             // Whoever read something else is told.
             let tag = store.document().unwrap().map(|(_, tag)| tag);
-            assert!(store.swap_document(tag.as_ref(), b"third").unwrap());
-            assert!(!store.swap_document(tag.as_ref(), b"fourth").unwrap());
+            assert!(store.alone().unwrap().swap_document(tag.as_ref(), b"third").unwrap());
+            assert!(!store.alone().unwrap().swap_document(tag.as_ref(), b"fourth").unwrap());
         }
         assert!((10..20).contains(&swapped), "{swapped} of 20 for {fault:?}");
     }
@@ -88,7 +88,7 @@ fn day(store: &Arc<Store>, there: &mut Vec<(String, BlockMap)>, gone: &mut Vec<S
         there.push((name, map));
     }
     let original = store.find("s2")?;
-    store.copy_snapshot(original.id, derived_id("copy", original.digest), "copy", 0)?;
+    store.alone()?.copy_snapshot(original.id, derived_id("copy", original.digest), "copy", 0)?;
     there.push(("copy".to_owned(), shared(2)));
     there.retain(|(name, _)| name != "s2");
     store.forget(&[original.id])?;

@@ -48,7 +48,7 @@ pub enum Error {
         /// Its snapshots.
         snapshots: Vec<SnapshotId>,
         /// Why.
-        source: store::Error,
+        source: Box<store::Error>,
     },
     /// A region that none is called.
     #[error("`{0}` is no region's name: small letters, digits and dashes, as in eu-west-1")]
@@ -226,7 +226,11 @@ impl Ec2 {
         done.left.retain(|id| records.contains_key(id));
         if !done.deleted.is_empty() {
             let (image, snapshots) = (done.image_id, done.deleted.clone());
-            alone.forget(&done.deleted).map_err(|source| Error::Left { image, snapshots, source })?;
+            alone.forget(&done.deleted).map_err(|source| Error::Left {
+                image,
+                snapshots,
+                source: source.into(),
+            })?;
             self.forget_notes(&alone, &done.deleted)?;
         }
         Ok(done)

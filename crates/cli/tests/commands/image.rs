@@ -173,6 +173,32 @@ fn mistakes_are_told_with_what_to_do() {
     let other = run(folder, &["image", "register", "outputs", "--store", "other", "--name", "other"]);
     assert_eq!(other.status.code(), Some(2));
     assert!(!folder.join("other").exists());
+    // An account that nobody can read is told by everybody, and by `verify` after all it has to say.
+    let account = folder.join("store/account");
+    let kept = fs::read(&account).unwrap();
+    fs::write(&account, "rubbish").unwrap();
+    let listed = run(folder, &["image", "ls"]);
+    assert_eq!(listed.status.code(), Some(1));
+    assert!(text(&listed.stderr).contains("store/account: it is damaged"), "{}", text(&listed.stderr));
+    let verified = run(folder, &["store", "verify", "--json"]);
+    assert_eq!(verified.status.code(), Some(1));
+    let report = parsed(&verified);
+    assert_documented("bakehouse store verify", &report);
+    assert!(
+        report["whole"] == true && report["account"].as_str().unwrap().contains("it is damaged"),
+        "{report:#}"
+    );
+    // So is an image whose snapshot another program took away.
+    let account = String::from_utf8(kept).unwrap();
+    let snapshot = parsed(&run(folder, &["store", "ls", "--json"]))["snapshots"][0]["snapshot_id"].clone();
+    let lost = account.replace(snapshot.as_str().unwrap(), "snap-0123456789abcdef0");
+    fs::write(folder.join("store/account"), lost).unwrap();
+    let verified = run(folder, &["store", "verify"]);
+    assert_eq!(verified.status.code(), Some(1));
+    assert!(text(&verified.stdout).contains("has lost snap-0123456789abcdef0"), "{}", text(&verified.stdout));
+    let shown = text(&run(folder, &["image", "show", "web-1.0.0"]).stdout);
+    assert!(shown.contains("snap-0123456789abcdef0 is not in the store any more"), "{shown}");
+    fs::write(folder.join("store/account"), account).unwrap();
     // A store that has not its snapshots.
     fs::write(folder.join("small.raw"), [1; 512]).unwrap();
     assert!(run(folder, &["store", "put", "small.raw", "--store", "other"]).status.success());

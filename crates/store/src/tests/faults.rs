@@ -87,6 +87,11 @@ fn day(store: &Arc<Store>, there: &mut Vec<(String, BlockMap)>, gone: &mut Vec<S
         store.put(Source::Map(&map), &named(&name))?;
         there.push((name, map));
     }
+    // Of a day before.
+    if let Ok(copy) = store.find("copy") {
+        there.retain(|(name, _)| name != "copy");
+        store.forget(&[copy.id])?;
+    }
     let original = store.find("s2")?;
     store.alone()?.copy_snapshot(original.id, derived_id("copy", original.digest), "copy", 0)?;
     there.push(("copy".to_owned(), shared(2)));

@@ -377,3 +377,19 @@ fn describe(inputs: &Inputs, tree: &Tree, built: &Built, map: &BlockMap) -> Vec<
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_roots_are_known_by_their_names_and_nothing_else_is() {
+        for arch in ["x86_64", "aarch64"] {
+            let inputs = Inputs { arch, parts: BTreeMap::new() };
+            assert!(is_kept_root(&inputs.name()), "{}", inputs.name());
+        }
+        for other in ["kept-root/web", "kept-root/x86_64/xvda", "hello-web-1.0.0/x86_64/xvda", "kept-root/"] {
+            assert!(!is_kept_root(other), "{other}");
+        }
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! *What comes in:* names, sizes, digests of snapshots; or JSON in AWS's own shape. *What goes out:* values that write
 //! themselves in that shape ([`RegisterImage`], [`BlockDeviceMapping`]), ids ([`AmiId`], [`SnapshotId`]), the checksums
-//! of the EBS direct API, and every broken rule as a value with its field ([`RuleError`]). *What it may not know:*
+//! of the EBS direct API, an account's images as one value with EC2's calls as its methods ([`Account`]), and every broken rule as a value with its
+//! field ([`RuleError`]). *What it may not know:*
 //! QEMU, recipes, disk images, the store. It does no I/O.
 //!
 //! What EC2 takes is written down in one file, `limits.rs`, with its date: the numbers move.

@@ -52,7 +52,7 @@ impl RegisterImage {
     /// Reads the JSON that `aws ec2 register-image --cli-input-json` takes, as far as it is about what this house knows.
     pub fn from_json(text: &[u8]) -> Result<Self, NotARegistration> {
         // Strangers' keys are quoted in it.
-        serde_json::from_slice(text).map_err(|error| NotARegistration(shown(&error)))
+        serde_json::from_slice(text).map_err(|error| NotARegistration(json_problem(&error)))
     }
 
     /// What a Linux image of today says: hvm; booted as the architecture can (x86_64 uefi-preferred, arm64 uefi); with
@@ -96,7 +96,7 @@ impl RegisterImage {
 }
 
 /// The words of an error of strangers' JSON, so that they can be shown: not endless, and nothing that a terminal would obey.
-pub(crate) fn shown(error: &serde_json::Error) -> String {
+pub(crate) fn json_problem(error: &serde_json::Error) -> String {
     const MOST: usize = 500;
     let text = error.to_string();
     let text = block::without_escapes(&text);

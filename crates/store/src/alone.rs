@@ -33,11 +33,6 @@ impl Store {
 }
 
 impl Alone<'_> {
-    /// The store.
-    pub fn store(&self) -> &Store {
-        self.store
-    }
-
     /// Makes a snapshot with the content of another, under a new id and a name of its own: durable when this returns. No block is
     /// read or written.
     pub fn copy_snapshot(&self, of: SnapshotId, id: SnapshotId, name: &str, time: i64) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 use block::SnapshotId;
 
 use super::parts::ResourceId;
-use crate::register::shown;
-use crate::rules::shown as shown_word;
+use crate::register::json_problem;
+use crate::rules::shown;
 use crate::{AmiId, Rule, RuleError, format_time};
 
 /// What EC2 would refuse, with the code of its error ([`ApiError::code`]).
@@ -17,7 +17,7 @@ pub enum ApiError {
     /// Another image has the name.
     #[error(
         "{image} has the name `{}` already; a name is one of its kind in account and region: choose another, or deregister that image",
-        shown_word(.name)
+        shown(.name)
     )]
     DuplicateName {
         /// The name.
@@ -26,7 +26,7 @@ pub enum ApiError {
         image: AmiId,
     },
     /// There is no such image.
-    #[error("there is no image `{}` in region `{region}`{}", shown_word(.wanted), .elsewhere.as_ref().map_or_else(String::new, |name| format!("; region `{name}` has it")))]
+    #[error("there is no image `{}` in region `{region}`{}", shown(.wanted), .elsewhere.as_ref().map_or_else(String::new, |name| format!("; region `{name}` has it")))]
     NoImage {
         /// Its id or name, as it was asked for.
         wanted: String,
@@ -137,7 +137,7 @@ impl ApiError {
 
 impl From<serde_json::Error> for NotAnAccount {
     fn from(error: serde_json::Error) -> Self {
-        Self::Damaged(shown(&error))
+        Self::Damaged(json_problem(&error))
     }
 }
 
